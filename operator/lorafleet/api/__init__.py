@@ -1,0 +1,1 @@
+"""The two kinds, their names, conditions and reasons. Imports nothing else of lorafleet."""

@@ -1,0 +1,76 @@
+"""The closed set of reasons that conditions and events carry.
+
+One member, one meaning, everywhere: status conditions, events, metrics labels, the sync Job's report and
+the documentation use these words and no others. This module holds no messages and no logic.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a condition has its value; also the reason of the event that its transition emits."""
+
+    # An adapter's way to an answer.
+    SERVING = "Serving"
+    WAITING_FOR_FLEET = "WaitingForFleet"
+    WAITING_FOR_ENGINES = "WaitingForEngines"
+    PUBLISHING = "Publishing"
+    LOADING = "Loading"
+    DRAINING = "Draining"
+    RETIRING = "Retiring"
+    DELETING = "Deleting"
+    DELETION_DEADLINE = "DeletionDeadline"
+    SUSPENDED = "Suspended"
+    NOTHING_SERVES = "NothingServes"
+    SETTLED = "Settled"
+
+    # What the user wrote.
+    INVALID_SPEC = "InvalidSpec"
+    FIELD_NOT_ACTED_ON = "FieldNotActedOn"
+    SOURCE_NOT_SUPPORTED = "SourceNotSupported"
+
+    # What the adapter's files are. Each is final for the version: new files need a new version.
+    SOURCE_NOT_FOUND = "SourceNotFound"
+    CONFIG_MISSING = "ConfigMissing"
+    CONFIG_INVALID = "ConfigInvalid"
+    PEFT_TYPE_NOT_SUPPORTED = "PeftTypeNotSupported"
+    FEATURE_NOT_SUPPORTED = "FeatureNotSupported"
+    BASE_MODEL_MISMATCH = "BaseModelMismatch"
+    RANK_TOO_HIGH = "RankTooHigh"
+    WEIGHTS_MISSING = "WeightsMissing"
+    WEIGHTS_INVALID = "WeightsInvalid"
+    PICKLE_REFUSED = "PickleRefused"
+    SIZE_LIMIT_EXCEEDED = "SizeLimitExceeded"
+    UNSAFE_PATH = "UnsafePath"
+    DIGEST_MISMATCH = "DigestMismatch"
+    SOURCE_CHANGED = "SourceChanged"
+
+    # What happened to the volume or the Job. Retried with backoff.
+    VOLUME_FULL = "VolumeFull"
+    VOLUME_ERROR = "VolumeError"
+    CLAIM_NOT_FOUND = "ClaimNotFound"
+    SYNC_FAILED = "SyncFailed"
+
+    # What an engine said to a load.
+    LOAD_REJECTED = "LoadRejected"
+    LOAD_FAILED = "LoadFailed"
+
+    # What is wrong with an engine, each with its fix in the message.
+    LORA_DISABLED = "LoRADisabled"
+    RUNTIME_UPDATING_DISABLED = "RuntimeUpdatingDisabled"
+    RESOLVER_NOT_CONFIGURED = "ResolverNotConfigured"
+    RESOLVER_DIRECTORY_DIFFERS = "ResolverDirectoryDiffers"
+    API_KEY_MISSING = "ApiKeyMissing"
+    API_KEY_REJECTED = "ApiKeyRejected"
+    VERSION_NOT_SUPPORTED = "VersionNotSupported"
+    BASE_MODEL_DIFFERS = "BaseModelDiffers"
+    UNREACHABLE = "Unreachable"
+    HUNG = "Hung"
+    TOO_MANY_API_SERVERS = "TooManyApiServers"
+    CLAIMED_BY_TWO_FLEETS = "ClaimedByTwoFleets"
+    PORT_NOT_FOUND = "PortNotFound"
+
+    # A fleet as a whole.
+    ENGINES_HEALTHY = "EnginesHealthy"
+    ENGINES_UNHEALTHY = "EnginesUnhealthy"
+    NO_ENGINES = "NoEngines"
