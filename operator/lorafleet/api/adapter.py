@@ -1,0 +1,278 @@
+"""``LoRAAdapter``: an adapter, its versions, and which of them serves.
+
+The registry of versions is a list keyed by name whose entries never change; what serves is ``activeVersion``. The
+status is the operator's alone, and its ``traffic`` is the one contract with every data plane.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, field_validator
+
+from lorafleet.api.conditions import Condition
+from lorafleet.api.model import ApiModel, Digest, DnsName, Duration, Percent, VersionName, rules, seconds
+from lorafleet.api.sources import Source
+
+MAX_VERSIONS = 64
+
+
+class AdapterVersion(ApiModel):
+    """One version: a name and the bytes it stands for."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "self == oldSelf",
+                "an entry of versions never changes once written: append an entry with a new name instead",
+            )
+        )
+    )
+
+    name: Annotated[VersionName, Field(description="The version's name, unique in the adapter, such as 1.2.0.")]
+    source: Annotated[Source, Field(description="Where the bytes of this version come from.")]
+    digest: Annotated[
+        Digest | None,
+        Field(description="Pin: the version is refused unless the digest of its files is this."),
+    ] = None
+
+
+class TrafficTarget(ApiModel):
+    """A version and its fixed share of the traffic."""
+
+    version: Annotated[VersionName, Field(description="The name of an entry of versions.")]
+    weight: Annotated[Percent, Field(description="Its share of the requests, in percent.")]
+
+
+class RolloutStep(ApiModel):
+    """One step of a rollout: a weight, and how long to stay there."""
+
+    weight: Annotated[Percent, Field(description="The new version's share of the requests, in percent.")]
+    pause: Annotated[
+        str | dict[str, Any] | None,
+        Field(
+            description="How long to stay at this weight, such as 10m; {} waits for a person to promote.",
+            json_schema_extra={
+                "x-kubernetes-preserve-unknown-fields": True,
+                "pattern": r"^([0-9]+(h|m|s|ms))+$",
+                "maxLength": 32,
+                "maxProperties": 0,
+            },
+        ),
+    ] = None
+
+    @field_validator("pause")
+    @classmethod
+    def _pause_is_a_duration_or_empty(cls, value: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+        if isinstance(value, str):
+            seconds(value)
+        elif value:
+            raise ValueError(f"pause is a duration such as 10m, or {{}} to wait for a person; found {value}")
+        return value
+
+
+class Analysis(ApiModel):
+    """How a new version is judged while it takes traffic."""
+
+    interval: Annotated[Duration, Field(description="How often it is judged.")] = "1m"
+    min_requests: Annotated[int, Field(ge=1, description="Fewer requests than this decide nothing.")] = 50
+    max_error_rate: Annotated[
+        float | None, Field(ge=0, le=1, description="The highest error rate that passes, from 0 to 1.")
+    ] = None
+    max_latency_ratio: Annotated[
+        float | None, Field(gt=0, description="The highest ratio of its latency to the stable version's.")
+    ] = None
+    failure_limit: Annotated[int, Field(ge=1, le=100, description="So many failures in a row abort the rollout.")] = 1
+
+
+class Rollout(ApiModel):
+    """How a change of activeVersion reaches the clients."""
+
+    steps: Annotated[
+        tuple[RolloutStep, ...], Field(max_length=32, description="The weights on the way to 100 percent.")
+    ] = ()
+    analysis: Annotated[Analysis | None, Field(description="How the new version is judged on the way.")] = None
+    progress_deadline: Annotated[
+        Duration | None, Field(description="A rollout without progress for so long is aborted.")
+    ] = None
+
+
+class LoRAAdapterSpec(ApiModel):
+    """What the user wants of an adapter."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!has(self.activeVersion) || self.versions.exists(v, v.name == self.activeVersion)",
+                "activeVersion names no entry of versions: add the entry, or name one that exists",
+            ),
+            (
+                "!has(self.traffic) || self.traffic.all(t, self.versions.exists(v, v.name == t.version))",
+                "traffic names a version that is no entry of versions",
+            ),
+            (
+                "!has(self.traffic) || self.traffic.size() == 0 || self.traffic.map(t, t.weight).sum() == 100",
+                "the weights of traffic sum up to 100",
+            ),
+        )
+    )
+
+    fleet: Annotated[
+        DnsName,
+        Field(
+            description="The SpecialistFleet of this namespace that serves the adapter.",
+            json_schema_extra=rules(
+                (
+                    "self == oldSelf",
+                    "fleet never changes: delete the adapter and create it in the other fleet",
+                )
+            ),
+        ),
+    ]
+    domains: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=63)], ...],
+        Field(
+            max_length=32,
+            description="What the adapter is a specialist for.",
+            json_schema_extra={"x-kubernetes-list-type": "set"},
+        ),
+    ] = ()
+    versions: Annotated[
+        tuple[AdapterVersion, ...],
+        Field(
+            min_length=1,
+            max_length=MAX_VERSIONS,
+            description="The versions, oldest first. Append to deploy, remove to retire; entries never change.",
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["name"],
+            },
+        ),
+    ]
+    active_version: Annotated[
+        VersionName | None,
+        Field(description="The version that serves; the last entry of versions when not set."),
+    ] = None
+    traffic: Annotated[
+        tuple[TrafficTarget, ...],
+        Field(
+            max_length=8,
+            description="Fixed shares for an A/B comparison, instead of a rollout.",
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["version"],
+            },
+        ),
+    ] = ()
+    rollout: Annotated[
+        Rollout | None,
+        Field(description="How a change of activeVersion reaches the clients; at once when not set."),
+    ] = None
+    suspend: Annotated[bool, Field(description="Stop acting on this adapter; what serves goes on serving.")] = False
+
+    @property
+    def active(self) -> str:
+        """The name of the version that shall serve."""
+        return self.active_version or self.versions[-1].name
+
+    def not_acted_on(self) -> tuple[str, ...]:
+        """The fields that are set and that this release accepts without acting on them."""
+        fields = {"spec.domains": self.domains, "spec.traffic": self.traffic, "spec.rollout": self.rollout}
+        return tuple(name for name, value in fields.items() if value)
+
+
+class VersionPhase(StrEnum):
+    """How far a version has come."""
+
+    PENDING = "Pending"
+    PUBLISHING = "Publishing"
+    PUBLISHED = "Published"
+    LOADING = "Loading"
+    LOADED = "Loaded"
+    DRAINING = "Draining"
+    REMOVING = "Removing"
+    FAILED = "Failed"
+
+
+class VersionStatus(ApiModel):
+    """What the operator knows of one version."""
+
+    name: Annotated[str, Field(description="The version's name.")]
+    phase: Annotated[VersionPhase, Field(description="How far the version has come.")]
+    id: Annotated[
+        int | None,
+        Field(description="The fleet-wide number of the version (vLLM's lora_int_id); never reused."),
+    ] = None
+    digest: Annotated[str | None, Field(description="The digest of the source's files.")] = None
+    served_name: Annotated[str | None, Field(description="What engines call the version.")] = None
+    path: Annotated[str | None, Field(description="Where engines see the version's files.")] = None
+    rank: Annotated[int | None, Field(description="The highest LoRA rank in the version.")] = None
+    target_modules: Annotated[
+        tuple[str, ...] | None, Field(description="The modules of the base model that the version adapts.")
+    ] = None
+    size_bytes: Annotated[int | None, Field(description="The size of the version's files, in bytes.")] = None
+    loaded_engines: Annotated[int | None, Field(description="How many ready engines have the version loaded.")] = None
+    ready_engines: Annotated[int | None, Field(description="How many ready engines should have it loaded.")] = None
+    reason: Annotated[str | None, Field(description="Why the version is not further, in one word.")] = None
+    message: Annotated[str | None, Field(description="Why the version is not further, and what to do.")] = None
+    retry_at: Annotated[str | None, Field(description="When a failed step is tried again.")] = None
+    attempts: Annotated[int | None, Field(description="How often the step has failed in a row.")] = None
+    draining_since: Annotated[
+        str | None, Field(description="Since when the version has had no weight, if it is on its way out.")
+    ] = None
+    claim_name: Annotated[str | None, Field(description="The claim that the version is published on.")] = None
+    entry_hash: Annotated[
+        str | None, Field(description="Which entry of spec.versions this is about, should its name be used again.")
+    ] = None
+    checked_against: Annotated[
+        str | None, Field(description="Which expectations of the fleet a failed version was checked against.")
+    ] = None
+
+
+class ServedTraffic(ApiModel):
+    """Which version gets what share of the requests: the contract with data planes."""
+
+    version: Annotated[str, Field(description="The version's name.")]
+    served_name: Annotated[str, Field(description="What to put in the request's model field.")]
+    weight: Annotated[Percent, Field(description="Its share of the requests, in percent.")]
+
+
+class LoRAAdapterStatus(ApiModel):
+    """What the operator found and did. Written by the operator alone."""
+
+    observed_generation: Annotated[
+        int | None, Field(description="The generation of the spec that this status is about.")
+    ] = None
+    stable_version: Annotated[
+        str | None, Field(description="The version that was last proven by serving all requests.")
+    ] = None
+    active_version: Annotated[str | None, Field(description="The version that shall serve, after defaults.")] = None
+    traffic: Annotated[
+        tuple[ServedTraffic, ...],
+        Field(
+            description="Which version gets what share; empty when nothing serves.",
+            json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        ),
+    ] = ()
+    versions: Annotated[
+        tuple[VersionStatus, ...],
+        Field(
+            description="The versions, and those that are on their way out.",
+            json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        ),
+    ] = ()
+    loaded: Annotated[
+        str | None, Field(description="Ready engines that have the active version, of those that should.")
+    ] = None
+    last_handled_action: Annotated[
+        str | None, Field(description="The value of the action annotation that was last acted on.")
+    ] = None
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Field(
+            description="The adapter's state, by the kstatus convention.",
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["type"],
+            },
+        ),
+    ] = ()

@@ -1,0 +1,1 @@
+"""The operator: watches, queue, observe, decide, apply, status, events, lease."""
