@@ -1,7 +1,8 @@
 """The work queue: keys in, one worker per key at a time, retries with backoff.
 
-Adding a key that waits collapses into it; adding one that is being worked on runs it once more afterwards. Each kind
-has its own limit of workers, so that slow work of one kind never keeps another waiting. Knows nothing of what a key means.
+Adding a key that waits collapses into it; adding one that is being worked on runs it once more
+afterwards. Each kind has its own limit of workers, so that slow work of one kind never keeps
+another waiting. Knows nothing of what a key means.
 """
 
 import asyncio

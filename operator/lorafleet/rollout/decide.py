@@ -47,7 +47,12 @@ def _rollout(observed: Observed) -> Plan:
         if versions[active].phase is VersionPhase.LOADED:
             stable = active
     stable_version = versions.get(stable) if stable else None
-    carries = served and stable_version is not None and stable_version.phase in steps.ON_ENGINES
+    proven = any(target.version == stable for target in observed.status.traffic)
+    carries = (
+        served
+        and stable_version is not None
+        and (stable_version.phase is VersionPhase.LOADED or (proven and stable_version.phase in steps.ON_ENGINES))
+    )
     traffic = (_all_to(stable_version),) if carries and stable_version is not None else ()
 
     keep = {active, stable} if carries else {active}
@@ -63,6 +68,7 @@ def _rollout(observed: Observed) -> Plan:
             version = steps.draining(version, observed)
         after = _way_out(version, entries.get(name), observed, look, plan_remove)
         result += [after] if after is not None else []
+        look += [observed.now] if after is None and name in entries else []
     publish.sort(key=lambda name: name != active)
     look += [moment(version.retry_at) for version in result if version.retry_at]
     status = observed.status.model_copy(
@@ -127,7 +133,8 @@ def _way_out(
             look.append(due)
             return version
         version = steps.off_engines(version)
-    if entry is not None and not _replaced(version, entry):
+    comes_back = entry is not None and not _replaced(version, entry)
+    if comes_back and version.phase is not VersionPhase.REMOVING:
         return version
     if version.phase in steps.ON_ENGINES:
         return version
@@ -140,12 +147,13 @@ def _removal(
     version: VersionStatus, observed: Observed, look: list[datetime], remove: list[str]
 ) -> VersionStatus | None:
     """Bytes go only when no engine may read them (vLLM contract, rule 1)."""
-    assert version.served_name
-    outcome = observed.removed.get(version.served_name)
-    if outcome is None and version.served_name in observed.removed:
+    served = version.served_name
+    assert served
+    outcome = observed.removed.get(served)
+    if outcome is None and served in observed.removed:
         return None
     version = steps.change(version, phase=VersionPhase.REMOVING)
-    loads = observed.loads.get(version.served_name)
+    loads = observed.loads.get(served)
     if loads and loads.readers:
         engines = ", ".join(loads.readers[:5])
         return steps.change(version, message=f"waits until it is unloaded from {engines}")
@@ -161,7 +169,7 @@ def _removal(
         )
     if version.retry_at and moment(version.retry_at) > observed.now:
         return version
-    remove.append(version.served_name)
+    remove.append(served)
     return steps.change(version, retry_at=None, message=None)
 
 

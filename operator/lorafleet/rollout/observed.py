@@ -33,11 +33,12 @@ class Failed:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An engine will not load a version, however often it is asked."""
+    """An engine did not load a version. ``final``: it will not, however often it is asked."""
 
     engine: str
     reason: Reason
     message: str
+    final: bool = True
 
 
 @dataclass(frozen=True)

@@ -80,14 +80,18 @@ def _on_the_way(observed: Observed, active: VersionStatus) -> tuple[str, Reason,
         count = f"{active.loaded_engines} of {active.ready_engines}"
         text = f"version {active.name} serves as {active.served_name} on {count} engines"
         return "ready", Reason.SERVING, text
-    if active.reason == Reason.LOAD_REJECTED:
-        return "stalled", Reason.LOAD_REJECTED, _about(active)
+    loads = observed.loads.get(active.served_name or "")
+    if loads and any(refusal.final for refusal in loads.refusals):
+        return "stalled", Reason(active.reason or Reason.LOAD_REJECTED), _about(active)
     if active.phase is VersionPhase.LOADING:
         if not fleet.usable_engines:
             trouble = fleet.trouble or f"no engine of fleet {fleet.name} is usable"
             return "reconciling", Reason.WAITING_FOR_ENGINES, f"version {active.name} is published: {trouble}"
         count = f"{active.loaded_engines or 0} of {fleet.usable_engines}"
-        return "reconciling", Reason.LOADING, f"version {active.name} is loaded on {count} usable engines"
+        text = f"version {active.name} is loaded on {count} usable engines"
+        if active.reason:
+            return "reconciling", Reason(active.reason), f"{text}: {active.message}"
+        return "reconciling", Reason.LOADING, text
     text = active.message or "an older version of this name is on its way out"
     return "reconciling", Reason.RETIRING, f"version {active.name}: {text}"
 

@@ -82,7 +82,7 @@ def _may_try(version: VersionStatus, observed: Observed) -> bool:
 def toward_publishing(version: VersionStatus, entry: AdapterVersion, observed: Observed) -> tuple[VersionStatus, bool]:
     """A version that has no bytes yet: its next state, and whether to ask for a sync."""
     outcome = observed.published.get(version.name)
-    if isinstance(outcome, Published):
+    if isinstance(outcome, Published) and observed.fleet is not None:
         return published(version, outcome, observed), False
     if isinstance(outcome, Failed):
         return failed(version, outcome, observed), False
@@ -118,8 +118,8 @@ def loaded_count(version: VersionStatus, observed: Observed) -> VersionStatus:
         loaded_engines=count,
         ready_engines=usable,
         draining_since=None,
-        reason=Reason.LOAD_REJECTED.value if refusals else None,
-        message="; ".join(f"engine {refusal.engine}: {refusal.message}" for refusal in refusals[:3]) or None,
+        reason=refusals[0].reason.value if refusals else None,
+        message="; ".join(refusal.message for refusal in refusals[:3]) or None,
     )
 
 

@@ -58,8 +58,8 @@ class Action(StrEnum):
 def action(path: str | None, kept: bool, root: str | None, mount_path: str) -> Action:
     """What to do about a name that is wanted at ``path`` (None: not wanted) and listed at ``root`` (None: not listed).
 
-    The reconcile key is the pair of name and root (vLLM contract, Observing). A name whose root is not below the fleet's
-    mount path is somebody else's and left alone.
+    The reconcile key is the pair of name and root (vLLM contract, Observing). A name whose root is
+    not below the fleet's mount path is somebody else's and left alone.
     """
     if path is not None:
         if root is None:

@@ -1,0 +1,1 @@
+"""The whole of lorafleet against a real cluster and a real vLLM."""

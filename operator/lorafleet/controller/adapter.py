@@ -1,0 +1,144 @@
+"""One adapter: gather what is known, decide, write the status, then hand the work to sync Jobs and engines.
+
+All deciding is in ``rollout``; this module only reads memory and writes what was decided. The status is written before
+anything acts on it, so that whoever takes over after a crash goes on from there.
+"""
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from lorafleet.api.fleet import PendingRemoval
+from lorafleet.api.model import timestamp
+from lorafleet.api.names import ADAPTER_KIND
+from lorafleet.api.reasons import Reason
+from lorafleet.controller.fleetview import fleet_view
+from lorafleet.controller.objects import Adapter
+from lorafleet.controller.queue import Key
+from lorafleet.controller.state import FleetState, SyncItem
+from lorafleet.controller.status import Writer
+from lorafleet.controller.world import World
+from lorafleet.rollout.decide import decide
+from lorafleet.rollout.observed import Failed, Observed, Plan, Published
+from lorafleet.rollout.versions import entry_hash
+
+log = logging.getLogger(__name__)
+
+
+def observe(state: FleetState, adapter: Adapter, now: datetime) -> tuple[Observed, set[SyncItem]]:
+    """What a decision about an adapter is made from, and which results of sync Jobs are in it."""
+    published: dict[str, Published | Failed] = {}
+    removed: dict[str, Failed | None] = {}
+    syncing: dict[str, str] = {}
+    used: set[SyncItem] = set()
+    hashes = {entry.name: entry_hash(entry) for entry in adapter.spec.versions} if adapter.spec else {}
+    for item, result in _results(state, adapter):
+        used.add(item)
+        if item.version and result is not None and hashes.get(item.version) == item.entry:
+            published[item.version] = result
+        elif item.served and not isinstance(result, Published):
+            removed[item.served] = result
+    for job in state.sync.running():
+        syncing.update({item.version: job.note for item in job.items if item.version and item.uid == adapter.uid})
+    served = {version.served_name for version in adapter.status.versions if version.served_name}
+    fleet = fleet_view(state)
+    observed = Observed(
+        name=adapter.name,
+        generation=adapter.generation,
+        now=now,
+        spec=adapter.spec,
+        spec_error=adapter.spec_error,
+        status=adapter.status,
+        deleting_since=adapter.deleting_since,
+        namespace_terminating=state.sync.terminating,
+        fleet=fleet,
+        loads={name: state.loads(name) for name in served},
+        published=published,
+        syncing=syncing,
+        removed=removed,
+    )
+    return observed, used
+
+
+def _results(state: FleetState, adapter: Adapter) -> list[tuple[SyncItem, Published | Failed | None]]:
+    """The results for an adapter that no status contains yet."""
+    found: list[tuple[SyncItem, Published | Failed | None]] = [
+        (item, job.results[item])
+        for job in state.sync.jobs.values()
+        if job.results is not None
+        for item in job.open
+        if item.uid == adapter.uid
+    ]
+    found += [(item, failure) for item, failure in state.sync.refused.items() if item.uid == adapter.uid]
+    return found
+
+
+class AdapterReconciler:
+    """Reconciles one adapter a call."""
+
+    def __init__(self, world: World, writer: Writer) -> None:
+        self._world = world
+        self._writer = writer
+
+    async def __call__(self, key: Key) -> float | None:
+        """One reconcile; the answer is when something is due."""
+        found = self._world.adapter((key.namespace, key.name))
+        if found is None:
+            return None
+        state, adapter = found
+        if adapter.deleting_since is not None and not adapter.has_finalizer:
+            return None
+        if adapter.deleting_since is None and not adapter.has_finalizer:
+            await self._writer.hold(adapter)
+        now = datetime.now(UTC)
+        observed, used = observe(state, adapter, now)
+        plan = decide(observed)
+        if not await self._writer.adapter(adapter, plan.status):
+            return None
+        self._acknowledge(state, used)
+        self._request(state, adapter, plan)
+        if plan.release:
+            await self._release(state, adapter, plan)
+            return None
+        if plan.look_again is None:
+            return None
+        return max((plan.look_again - now).total_seconds(), 0.05)
+
+    def _acknowledge(self, state: FleetState, used: set[SyncItem]) -> None:
+        """Results that are in a written status need not be kept."""
+        for job in state.sync.jobs.values():
+            job.open -= used
+        for item in used:
+            state.sync.refused.pop(item, None)
+        if used:
+            self._world.ask_sync(state)
+
+    def _request(self, state: FleetState, adapter: Adapter, plan: Plan) -> None:
+        hashes = {entry.name: entry_hash(entry) for entry in adapter.spec.versions} if adapter.spec else {}
+        items = [SyncItem(adapter.name, adapter.uid, version=name, entry=hashes[name]) for name in plan.publish]
+        items += [SyncItem(adapter.name, adapter.uid, served=served) for served in plan.remove]
+        before = state.sync.requests.get(adapter.name, ())
+        if tuple(items) == before:
+            return
+        if items:
+            state.sync.requests[adapter.name] = tuple(items)
+            self._world.ask_sync(state, 0.02)
+        else:
+            state.sync.requests.pop(adapter.name, None)
+
+    async def _release(self, state: FleetState, adapter: Adapter, plan: Plan) -> None:
+        """The object may go; what an engine may still read is left to the fleet."""
+        if plan.orphans and state.fleet is not None:
+            pending = state.fleet.status.pending_removals
+            since = timestamp(datetime.now(UTC))
+            pending += tuple(PendingRemoval(served_name=served, since=since) for served in plan.orphans)
+            status = state.fleet.status.model_copy(update={"pending_removals": pending})
+            await self._writer.fleet(state.fleet, status)
+            self._world.ask_fleet(state, 0.0)
+            names = ", ".join(plan.orphans)
+            text = f"{names} could not be unloaded in time; the fleet removes the bytes when no engine lists them"
+            self._writer.event(ADAPTER_KIND, adapter, Reason.DELETION_DEADLINE, text, warning=True)
+        state.sync.requests.pop(adapter.name, None)
+        await self._writer.release(adapter)
+        about: dict[str, Any] = {"namespace": adapter.namespace, "adapter": adapter.name}
+        log.info("adapter released", extra=about | {"orphans": list(plan.orphans)})

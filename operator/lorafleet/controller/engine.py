@@ -1,0 +1,268 @@
+"""One engine: list what it has, load what is missing, unload what nobody wants, one call after another.
+
+Engines run side by side and never wait for each other. The first contact with a container instance lists its models and
+diagnoses it; after that only changes are looked at, and the listing is read again now and then. Nothing is unloaded
+before the adapters of the whole cluster are known.
+"""
+
+import base64
+import logging
+import random
+from time import monotonic
+
+import httpx
+
+from lorafleet.api.model import seconds
+from lorafleet.api.reasons import Reason
+from lorafleet.controller.kube import Kube, KubeError, path
+from lorafleet.controller.metrics import LISTS, LOAD_SECONDS, LOADS, UNLOADS
+from lorafleet.controller.queue import Key
+from lorafleet.controller.queue import Retry as QueueRetry
+from lorafleet.controller.settings import Settings
+from lorafleet.controller.state import Engine, FleetState
+from lorafleet.controller.world import SOON, World
+from lorafleet.engines.client import EngineClient, LoadOutcome
+from lorafleet.engines.diagnosis import Expectations, diagnose
+from lorafleet.engines.errors import EngineError, Misconfigured, Rejected
+from lorafleet.rollout.observed import Refusal
+from lorafleet.rollout.wanted import Action, action
+
+log = logging.getLogger(__name__)
+
+RECHECK = 30.0
+"""Seconds after which an engine that a person has to mend is asked again."""
+PASS = 60.0
+"""Seconds after which a long pass over one engine goes back to the queue, so that its deadline means something."""
+MAX_LOAD_TIMEOUT = 900.0
+KEY_AGE = 60.0
+
+
+class EngineReconciler:
+    """Reconciles one engine a call; see the module."""
+
+    def __init__(self, world: World, kube: Kube, http: httpx.AsyncClient, settings: Settings) -> None:
+        self._world = world
+        self._kube = kube
+        self._http = http
+        self._settings = settings
+        self._keys: dict[tuple[str, str, str], tuple[float, str | None]] = {}
+        self._clients: dict[Key, tuple[object, EngineClient]] = {}
+
+    async def __call__(self, key: Key) -> float | None:
+        """One pass; the answer is when to read the listing again."""
+        found = self._world.engine(key)
+        if found is None:
+            self._clients.pop(key, None)
+            return None
+        state, engine = found
+        if not engine.reachable:
+            self._diagnose(state, engine)
+            self._world.ask_fleet(state)
+            return None
+        if state.fleet is None or state.fleet.spec is None or state.suspended:
+            return None
+        instance = engine.facts.instance
+        client = await self._client(key, state, engine)
+        try:
+            again = await self._pass(state, engine, client)
+        except EngineError as error:
+            if engine.facts.instance != instance or self._world.engine(key) is None:
+                return 0.0
+            self._failed(state, engine, error)
+            if isinstance(error, Misconfigured):
+                return RECHECK
+            raise QueueRetry(str(error)) from error
+        return again
+
+    async def _pass(self, state: FleetState, engine: Engine, client: EngineClient) -> float:
+        instance = engine.facts.instance
+        due = engine.listed_at + self._settings.resync
+        if engine.listing is None or not engine.usable or monotonic() >= due:
+            await self._list(state, engine, client)
+        if not engine.usable:
+            return RECHECK
+        until = monotonic() + PASS
+        unloaded = False
+        again: list[str] = []
+        while engine.dirty:
+            if engine.facts.instance != instance or monotonic() > until:
+                return 0.0
+            served = next(iter(engine.dirty))
+            del engine.dirty[served]
+            try:
+                unloaded |= await self._settle(state, engine, client, served)
+            except EngineError as error:
+                if error.reason is not Reason.LOAD_FAILED:
+                    engine.dirty[served] = None
+                    raise
+                engine.refused[served] = Refusal(engine.name, error.reason, error.message, final=False)
+                self._world.ask_served(state, served, 0.0)
+                again.append(served)
+        if again:
+            engine.dirty.update(dict.fromkeys(again))
+            raise QueueRetry(f"{len(again)} adapters did not load on {engine.name}")
+        if unloaded:
+            await self._list(state, engine, client)
+            if engine.dirty:
+                return 0.0
+        left = engine.listed_at + self._settings.resync - monotonic()
+        return max(left, 1.0) * (1.0 + 0.1 * random.random())
+
+    async def _list(self, state: FleetState, engine: Engine, client: EngineClient) -> None:
+        """Reads what the engine has, diagnoses it, and marks every name that differs."""
+        fleet = state.ref
+        usable = engine.usable
+        try:
+            listing = await client.loaded()
+            version = engine.version or await client.version()
+        except EngineError:
+            LISTS.labels(*fleet, "error").inc()
+            raise
+        LISTS.labels(*fleet, "ok").inc()
+        adapters = dict(listing.adapters)
+        before = engine.listing
+        engine.listing, engine.listed_at, engine.version = adapters, monotonic(), version
+        engine.bases = tuple((base.id, base.root) for base in listing.bases)
+        engine.failing = False
+        self._diagnose(state, engine)
+        assert state.fleet and state.fleet.spec
+        engine.dirty.clear()
+        names = sorted(state.load.keys() | adapters.keys(), key=lambda name: (name not in state.carrying, name))
+        for name in names:
+            if self._action(state, engine, name) is not Action.NOTHING:
+                engine.dirty[name] = None
+        if usable != engine.usable:
+            self._world.ask_adapters(state, SOON)
+        elif before is not None and before != adapters:
+            for name in before.keys() ^ adapters.keys():
+                self._world.ask_served(state, name, SOON)
+        self._world.ask_fleet(state)
+
+    def _action(self, state: FleetState, engine: Engine, served: str) -> Action:
+        assert state.fleet and state.fleet.spec and engine.listing is not None
+        refusal = engine.refused.get(served)
+        if refusal is not None and refusal.final and served in state.load:
+            return Action.NOTHING
+        mount = state.fleet.spec.storage.mount_path
+        return action(state.load.get(served), served in state.keep, engine.listing.get(served), mount)
+
+    async def _settle(self, state: FleetState, engine: Engine, client: EngineClient, served: str) -> bool:
+        """Does what one name needs; whether something was unloaded."""
+        if state.fleet is None or state.fleet.spec is None or engine.listing is None:
+            return False
+        todo = self._action(state, engine, served)
+        if todo is Action.NOTHING:
+            return False
+        if todo in (Action.UNLOAD, Action.REPLACE):
+            await self._unload(state, engine, client, served)
+        if todo in (Action.LOAD, Action.REPLACE):
+            await self._load(state, engine, client, served, state.load.get(served))
+        return todo is not Action.LOAD
+
+    async def _load(
+        self, state: FleetState, engine: Engine, client: EngineClient, served: str, place: str | None
+    ) -> None:
+        if place is None or engine.listing is None:
+            return
+        listing = engine.listing
+        started = monotonic()
+        try:
+            outcome = await client.load(served, place)
+        except Rejected as error:
+            LOADS.labels(*state.ref, "rejected").inc()
+            engine.refused[served] = Refusal(engine.name, error.reason, error.message)
+            log.warning("load rejected", extra=self._about(state, engine, served) | {"error": error.message})
+            self._world.ask_served(state, served, 0.0)
+            return
+        except EngineError as error:
+            LOADS.labels(*state.ref, "error").inc()
+            log.warning("load failed", extra=self._about(state, engine, served) | {"error": error.message})
+            raise
+        taken = monotonic() - started
+        LOADS.labels(*state.ref, outcome.value).inc()
+        if outcome is LoadOutcome.LOADED:
+            LOAD_SECONDS.observe(taken)
+        listing[served] = place
+        engine.refused.pop(served, None)
+        log.debug("loaded", extra=self._about(state, engine, served) | {"seconds": round(taken, 3)})
+        complete = state.loads(served).loaded >= state.usable_engines()
+        self._world.ask_served(state, served, 0.0 if complete else SOON)
+        self._world.ask_fleet(state)
+
+    async def _unload(self, state: FleetState, engine: Engine, client: EngineClient, served: str) -> None:
+        outcome = await client.unload(served)
+        UNLOADS.labels(*state.ref, outcome.value).inc()
+        if engine.listing is not None:
+            engine.listing.pop(served, None)
+        log.info("unloaded", extra=self._about(state, engine, served))
+        self._world.ask_served(state, served, SOON)
+
+    def _failed(self, state: FleetState, engine: Engine, error: EngineError) -> None:
+        usable = engine.usable
+        engine.failing = True
+        self._diagnose(state, engine, error)
+        if usable:
+            self._world.ask_adapters(state, SOON)
+        if error.reason is Reason.API_KEY_REJECTED:
+            self._keys.clear()
+        self._world.ask_fleet(state)
+
+    def _diagnose(self, state: FleetState, engine: Engine, error: EngineError | None = None) -> None:
+        if state.fleet is None or state.fleet.spec is None:
+            return
+        spec = state.fleet.spec
+        claims = self._world.claims(engine.facts)
+        mine = not claims or claims[0].uid == state.fleet.uid
+        expectations = Expectations(
+            base_names=spec.base_model.names,
+            mount_path=spec.storage.mount_path,
+            engine_model=state.fleet.status.engine_model,
+            other_fleets=() if mine else tuple(fleet.name for fleet in claims if fleet.uid != state.fleet.uid),
+            expects_api_key=spec.engines.api_key is not None,
+        )
+        engine.diagnoses = diagnose(
+            engine.facts, bases=engine.bases or None, version=engine.version, error=error, expectations=expectations
+        )
+
+    async def _client(self, key: Key, state: FleetState, engine: Engine) -> EngineClient:
+        assert state.fleet and state.fleet.spec
+        spec = state.fleet.spec.engines
+        api_key = await self._api_key(state) if spec.api_key else None
+        load_timeout = min(seconds(spec.load_timeout), MAX_LOAD_TIMEOUT)
+        mark = (engine.facts.pod_ip, engine.facts.port, api_key, load_timeout)
+        known = self._clients.get(key)
+        if known is not None and known[0] == mark:
+            return known[1]
+        host = f"[{engine.facts.pod_ip}]" if ":" in str(engine.facts.pod_ip) else engine.facts.pod_ip
+        client = EngineClient(
+            self._http,
+            f"http://{host}:{engine.facts.port}",
+            api_key=api_key,
+            name=engine.name,
+            load_timeout=load_timeout,
+        )
+        self._clients[key] = (mark, client)
+        return client
+
+    async def _api_key(self, state: FleetState) -> str | None:
+        """The engines' key from its Secret, kept for a minute; None when it cannot be read."""
+        assert state.fleet and state.fleet.spec and state.fleet.spec.engines.api_key
+        ref = state.fleet.spec.engines.api_key.secret_key_ref
+        mark = (state.ref[0], ref.name, ref.key)
+        read_at, value = self._keys.get(mark, (-KEY_AGE, None))
+        if monotonic() - read_at < KEY_AGE:
+            return value
+        try:
+            secret = await self._kube.get(path("v1", "secrets", state.ref[0], ref.name))
+            data = (secret.get("data") or {}).get(ref.key)
+            value = base64.b64decode(data).decode().strip() if data else None
+        except KubeError as error:
+            if not error.not_found:
+                raise QueueRetry(f"secret {ref.name} could not be read: {error.reason}") from error
+            value = None
+        self._keys[mark] = (monotonic(), value)
+        return value
+
+    @staticmethod
+    def _about(state: FleetState, engine: Engine, served: str) -> dict[str, object]:
+        return {"namespace": state.ref[0], "fleet": state.ref[1], "engine": engine.name, "servedName": served}

@@ -1,0 +1,201 @@
+"""What the operator knows of a fleet between reconciles: its adapters, engines and sync Jobs.
+
+All of it can be lost: it is rebuilt from the API server, the engines' listings and finished Jobs. Plain data with the
+few rules that keep it consistent; nothing here talks to anyone.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from lorafleet.api.names import FLEET_KIND
+from lorafleet.api.reasons import Reason
+from lorafleet.controller.objects import Adapter, Fleet, Ref
+from lorafleet.engines.diagnosis import Diagnosis
+from lorafleet.engines.facts import EngineFacts
+from lorafleet.rollout.observed import Failed, Loads, Published, Refusal
+from lorafleet.rollout.wanted import NOTHING, Wanted, wanted
+
+
+@dataclass
+class Engine:
+    """One engine container instance as last seen.
+
+    ``listing`` maps served names to roots and is None until the instance has been asked; ``dirty`` are names to look
+    at, in order; ``refused`` are versions that this instance will not load.
+    """
+
+    facts: EngineFacts
+    listing: dict[str, str] | None = None
+    listed_at: float = 0.0
+    bases: tuple[tuple[str, str], ...] = ()
+    version: str | None = None
+    diagnoses: tuple[Diagnosis, ...] = ()
+    dirty: dict[str, None] = field(default_factory=dict)
+    refused: dict[str, Refusal] = field(default_factory=dict)
+    failing: bool = False
+
+    @property
+    def name(self) -> str:
+        """The pod's name."""
+        return self.facts.name
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the pod says that requests may be sent to it."""
+        facts = self.facts
+        return bool(facts.ready and not facts.terminating and facts.pod_ip and facts.port)
+
+    @property
+    def usable(self) -> bool:
+        """Whether the engine counts: ready, answering, and nothing blocks it."""
+        blocked = any(diagnosis.blocking for diagnosis in self.diagnoses)
+        return self.reachable and not blocked and not self.failing and self.listing is not None
+
+    def may_read(self, served: str) -> bool:
+        """Whether the engine may still read a version's files: it lists it, or never said what it lists."""
+        if self.listing is None:
+            return self.reachable
+        return served in self.listing
+
+    def restarted(self, facts: EngineFacts) -> None:
+        """Forgets what a former instance had: the registry of an engine is in its memory."""
+        self.facts = facts
+        self.listing = None
+        self.version = None
+        self.bases = ()
+        self.diagnoses = ()
+        self.dirty.clear()
+        self.refused.clear()
+        self.failing = False
+
+
+@dataclass(frozen=True)
+class SyncItem:
+    """One thing for a sync Job: publish a version of an adapter, or remove a served name.
+
+    ``entry`` is the hash of the version's entry, so that a result never counts for another entry of the same name.
+    """
+
+    adapter: str
+    uid: str
+    version: str = ""
+    served: str = ""
+    entry: str = ""
+
+
+@dataclass
+class SyncJob:
+    """A sync Job that exists in the cluster. ``results`` come once its pod has ended."""
+
+    name: str
+    items: tuple[SyncItem, ...]
+    note: str = ""
+    results: dict[SyncItem, Published | Failed | None] | None = None
+    open: set[SyncItem] = field(default_factory=set)
+
+
+@dataclass
+class Sync:
+    """What a fleet wants of sync Jobs, and the Jobs there are."""
+
+    requests: dict[str, tuple[SyncItem, ...]] = field(default_factory=dict)
+    jobs: dict[str, SyncJob] = field(default_factory=dict)
+    refused: dict[SyncItem, Failed] = field(default_factory=dict)
+    terminating: bool = False
+
+    def running(self) -> Iterator[SyncJob]:
+        """The Jobs without a result yet."""
+        return (job for job in self.jobs.values() if job.results is None)
+
+    def waiting(self) -> list[SyncItem]:
+        """What is asked for and not in any Job."""
+        taken = {item for job in self.running() for item in job.items} | {
+            item for job in self.jobs.values() for item in job.open
+        }
+        taken |= self.refused.keys()
+        return [item for items in self.requests.values() for item in items if item not in taken]
+
+
+@dataclass
+class FleetState:
+    """A fleet, whether or not its object exists: adapters may name it before it is there."""
+
+    ref: Ref
+    fleet: Fleet | None = None
+    adapters: dict[str, Adapter] = field(default_factory=dict)
+    engines: dict[str, Engine] = field(default_factory=dict)
+    sync: Sync = field(default_factory=Sync)
+    discovered: bool = False
+    load: dict[str, str] = field(default_factory=dict)
+    keep: set[str] = field(default_factory=set)
+    carrying: set[str] = field(default_factory=set)
+    contributions: dict[str, Wanted] = field(default_factory=dict)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the fleet's object is not there or on its way out."""
+        return self.fleet is None or self.fleet.deleting_since is not None
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the user stopped us from acting."""
+        return bool(self.fleet and self.fleet.spec and self.fleet.spec.suspend)
+
+    def contribute(self, name: str, adapter: Adapter | None) -> frozenset[str]:
+        """Takes over what an adapter wants; the served names for which that has changed."""
+        before = self.contributions.get(name, NOTHING)
+        after = NOTHING
+        if adapter is not None and not self.gone and self.fleet and self.fleet.spec:
+            after = wanted(adapter.status, self.fleet.spec.storage.mount_path)
+        if after == before:
+            return frozenset()
+        for served in before.names:
+            self.load.pop(served, None)
+        self.keep -= before.keep
+        self.carrying -= before.carrying
+        self.load.update(after.load)
+        self.keep |= after.keep
+        self.carrying |= after.carrying
+        if after is NOTHING or not after.names:
+            self.contributions.pop(name, None)
+        else:
+            self.contributions[name] = after
+        changed = {served for served in before.names | after.names if before.load.get(served) != after.load.get(served)}
+        return frozenset(changed | (before.keep ^ after.keep))
+
+    def usable_engines(self) -> int:
+        """How many engines count."""
+        return sum(engine.usable for engine in self.engines.values())
+
+    def loads(self, served: str) -> Loads:
+        """Where a version is."""
+        loaded = 0
+        readers = []
+        refusals = []
+        for engine in self.engines.values():
+            if engine.may_read(served):
+                readers.append(engine.name)
+            if engine.usable:
+                root = engine.listing.get(served) if engine.listing else None
+                loaded += root is not None and root == self.load.get(served, root)
+                if served in engine.refused:
+                    refusals.append(engine.refused[served])
+        return Loads(loaded, tuple(readers), tuple(refusals))
+
+    def trouble(self) -> str:
+        """In a sentence, why no engine is usable; empty when one is, or when nothing is known."""
+        if not self.discovered:
+            return "engines are being discovered"
+        if not self.engines:
+            return "no pod matches the fleet's spec.engines.selector: start engines with these labels"
+        for engine in self.engines.values():
+            for diagnosis in engine.diagnoses:
+                if diagnosis.blocking:
+                    return diagnosis.message
+        waiting = [engine.name for engine in self.engines.values() if not engine.reachable]
+        return f"engine {waiting[0]} is not ready" if waiting else ""
+
+
+def fleet_missing(ref: Ref) -> str:
+    """What to say of a fleet that does not exist."""
+    return f"{FLEET_KIND} {ref[1]} does not exist in namespace {ref[0]} ({Reason.WAITING_FOR_FLEET})"

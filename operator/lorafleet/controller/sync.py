@@ -1,0 +1,205 @@
+"""The sync Jobs of a fleet: few at once, several versions each, taking turns between adapters.
+
+Results go to memory and stay with their Job until they are in a written status; only then is the Job deleted. A leader
+that takes over finds the Jobs and their pods in the cluster and goes on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from lorafleet.api.names import FLEET_LABEL
+from lorafleet.api.reasons import Reason
+from lorafleet.controller import jobs
+from lorafleet.controller.kube import Kube, KubeError, Object, informer, path
+from lorafleet.controller.metrics import SYNC_JOBS
+from lorafleet.controller.queue import Key, Retry
+from lorafleet.controller.settings import Settings
+from lorafleet.controller.state import FleetState, SyncItem, SyncJob
+from lorafleet.controller.world import World
+from lorafleet.rollout.observed import Failed, Published
+
+log = logging.getLogger(__name__)
+
+JOB_LABEL = "batch.kubernetes.io/job-name"
+GRACE = 5.0
+"""Seconds that a Job which Kubernetes gave up waits for its pod's own words."""
+
+
+class SyncReconciler:
+    """Creates and deletes the sync Jobs of one fleet a call."""
+
+    def __init__(self, world: World, kube: Kube, settings: Settings) -> None:
+        self._world = world
+        self._kube = kube
+        self._settings = settings
+        self._ready: set[str] = set()
+        self._early: dict[tuple[str, str], Object] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether the Jobs and pods that a former leader left are known."""
+        return {"jobs", "pods"} <= self._ready
+
+    async def __call__(self, key: Key) -> float | None:
+        """One reconcile; the answer is when to look again."""
+        state = self._world.fleets.get((key.namespace, key.name))
+        if state is None:
+            return None
+        if not self.ready:
+            return 0.1
+        self._drop_strangers(state)
+        for job in [job for job in state.sync.jobs.values() if job.results is not None and not job.open]:
+            await self._delete(state, job)
+        if state.fleet is None or state.fleet.spec is None or state.suspended:
+            return None
+        free = self._settings.sync_jobs_per_fleet - sum(1 for _ in state.sync.running())
+        waiting = state.sync.waiting()
+        while waiting and free > 0:
+            batch = _take_turns(waiting)[: jobs.ITEMS_PER_JOB]
+            waiting = [item for item in waiting if item not in batch]
+            free -= await self._create(state, batch)
+        return None
+
+    def _drop_strangers(self, state: FleetState) -> None:
+        """Results for objects that are gone have nobody to wait for; what they published goes again."""
+        uids = {adapter.uid for adapter in state.adapters.values()}
+        uids |= {state.fleet.uid} if state.fleet else set()
+        for job in state.sync.jobs.values():
+            if job.results is None:
+                continue
+            job.open = {item for item in job.open if item.uid in uids}
+        for item in [item for item in state.sync.refused if item.uid not in uids]:
+            del state.sync.refused[item]
+
+    async def _create(self, state: FleetState, batch: list[SyncItem]) -> bool:
+        assert state.fleet
+        plan, items, claims = jobs.plan_for(state, batch, self._settings)
+        if not items:
+            return False
+        name = jobs.job_name(state.ref[1])
+        body = jobs.manifest(state.fleet, name, plan, items, claims, self._settings)
+        state.sync.jobs[name] = SyncJob(name, items, open=set(items))
+        try:
+            await self._kube.create(path("batch/v1", "jobs", state.ref[0]), body)
+        except KubeError as error:
+            del state.sync.jobs[name]
+            if error.namespace_terminating:
+                state.sync.terminating = True
+                self._world.ask_adapters(state)
+                self._world.ask_fleet(state, 0.0)
+                return False
+            if error.unreachable or error.status >= 500 or error.status == 429:
+                raise Retry(f"sync job not created: {error}") from error
+            failure = Failed(Reason.SYNC_FAILED, f"the sync Job was refused: {error.message}", True)
+            state.sync.refused.update(dict.fromkeys(items, failure))
+            self._ask(state, items)
+            return False
+        SYNC_JOBS.labels(*state.ref, "created").inc()
+        log.info(
+            "sync job created",
+            extra={"namespace": state.ref[0], "fleet": state.ref[1], "job": name, "items": len(items)},
+        )
+        self._ask(state, items)
+        return True
+
+    async def _delete(self, state: FleetState, job: SyncJob) -> None:
+        try:
+            await self._kube.delete(path("batch/v1", "jobs", state.ref[0], job.name), propagationPolicy="Background")
+        except KubeError as error:
+            raise Retry(f"sync job {job.name} not deleted: {error}") from error
+        state.sync.jobs.pop(job.name, None)
+
+    def _ask(self, state: FleetState, items: tuple[SyncItem, ...]) -> None:
+        for item in items:
+            if item.adapter in state.adapters:
+                self._world.ask_served(state, item.adapter, 0.0)
+            else:
+                self._world.ask_fleet(state, 0.0)
+
+    # What the watches of Jobs and pods report.
+
+    async def follow(self, what: str, namespace: str | None) -> None:
+        """Follows the Jobs (``jobs``) or the pods (``pods``) of all sync work, for ever."""
+        where = path("batch/v1" if what == "jobs" else "v1", what, namespace)
+        report: Callable[[FleetState, str, Object], None] = self._job if what == "jobs" else self._pod
+        async for kind, item in informer(self._kube, where, jobs.SELECTOR):
+            if item is None:
+                self._ready.add(what)
+                continue
+            labels = item["metadata"].get("labels") or {}
+            state = self._world.state((item["metadata"]["namespace"], labels.get(FLEET_LABEL, "")))
+            report(state, kind, item)
+
+    def _job(self, state: FleetState, kind: str, job: Object) -> None:
+        name = job["metadata"]["name"]
+        known = state.sync.jobs.get(name)
+        if kind == "DELETED":
+            if known is not None and known.results is None:
+                self._finish(state, known, jobs.lost(known.items, f"sync job {name} was deleted"), "lost")
+            return
+        if known is None:
+            if job["metadata"].get("deletionTimestamp"):
+                return
+            items = jobs.read_items(job)
+            known = state.sync.jobs[name] = SyncJob(name, items, open=set(items))
+            self._ask(state, items)
+            early = self._early.pop((state.ref[0], name), None)
+            if early is not None:
+                self._pod(state, "ADDED", early)
+        failure = jobs.job_failure(job)
+        if failure and known.results is None:
+            lost = jobs.lost(known.items, f"sync job {name} failed: {failure}")
+            asyncio.get_running_loop().call_later(GRACE, self._finish, state, known, lost, "failed")
+
+    def _pod(self, state: FleetState, kind: str, pod: Object) -> None:
+        name = (pod["metadata"].get("labels") or {}).get(JOB_LABEL, "")
+        known = state.sync.jobs.get(name)
+        if known is None:
+            if kind != "DELETED":
+                self._early[state.ref[0], name] = pod
+            else:
+                self._early.pop((state.ref[0], name), None)
+            return
+        if known.results is not None:
+            return
+        results = jobs.pod_results(pod, known.items)
+        if results is not None:
+            self._finish(state, known, results, "done")
+        elif kind == "DELETED":
+            self._finish(state, known, jobs.lost(known.items, "the sync pod was deleted"), "lost")
+        elif (note := jobs.pod_note(pod)) != known.note:
+            known.note = note
+            self._ask(state, known.items)
+
+    def _finish(
+        self,
+        state: FleetState,
+        job: SyncJob,
+        results: dict[SyncItem, Published | Failed | None],
+        result: str,
+    ) -> None:
+        if job.results is not None:
+            return
+        job.results = results
+        SYNC_JOBS.labels(*state.ref, result).inc()
+        for item, outcome in results.items():
+            about = {"namespace": state.ref[0], "fleet": state.ref[1], "job": job.name, "adapter": item.adapter}
+            about |= {"version": item.version, "servedName": item.served}
+            if isinstance(outcome, Failed):
+                log.warning("sync failed", extra=about | {"reason": outcome.reason, "error": outcome.message})
+            else:
+                log.info("synced", extra=about)
+        self._ask(state, job.items)
+        self._world.ask_sync(state)
+
+
+def _take_turns(items: list[SyncItem]) -> list[SyncItem]:
+    """One item of each adapter, then the second of each, and so on."""
+    turn: dict[str, int] = {}
+    ranked = []
+    for item in items:
+        turn[item.adapter] = turn.get(item.adapter, 0) + 1
+        ranked.append((turn[item.adapter], item))
+    ranked.sort(key=lambda pair: pair[0])
+    return [item for _, item in ranked]

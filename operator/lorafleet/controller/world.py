@@ -1,0 +1,235 @@
+"""The operator's memory, fed by watches, and who must look again when a part of it changes.
+
+Every change of an object, a pod or an engine ends in keys on the queue; nothing is decided here. Writes of our own come
+back through the same methods, so that memory and cluster agree without waiting for the watch.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from lorafleet.api.adapter import LoRAAdapterStatus
+from lorafleet.api.fleet import SpecialistFleetStatus
+from lorafleet.controller.objects import Adapter, Fleet, Ref, parse_adapter, parse_fleet
+from lorafleet.controller.queue import Key
+from lorafleet.controller.state import Engine, FleetState
+from lorafleet.engines.facts import EngineFacts, engine_facts
+
+SOON = 0.5
+"""Seconds within which changes of numbers, which nobody waits for, collapse into one status write."""
+
+
+class Asks(Protocol):
+    """Where keys go."""
+
+    def __call__(self, key: Key, after: float = 0.0) -> None: ...
+
+
+class World:
+    """All fleets by namespace and name."""
+
+    def __init__(self, ask: Asks, forget: Callable[[Key], None]) -> None:
+        self.fleets: dict[Ref, FleetState] = {}
+        self._ask = ask
+        self._forget = forget
+        self._fleet_of: dict[Ref, str] = {}
+
+    # Keys.
+
+    @staticmethod
+    def adapter_key(ref: Ref) -> Key:
+        """The key of an adapter."""
+        return Key("adapter", *ref)
+
+    @staticmethod
+    def fleet_key(ref: Ref) -> Key:
+        """The key of a fleet."""
+        return Key("fleet", *ref)
+
+    @staticmethod
+    def sync_key(ref: Ref) -> Key:
+        """The key of a fleet's sync Jobs."""
+        return Key("sync", *ref)
+
+    @staticmethod
+    def engine_key(ref: Ref, pod: str) -> Key:
+        """The key of one engine of a fleet."""
+        return Key("engine", ref[0], f"{ref[1]}/{pod}")
+
+    # Finding.
+
+    def state(self, ref: Ref) -> FleetState:
+        """What is known of a fleet; made when it is first named."""
+        return self.fleets.setdefault(ref, FleetState(ref))
+
+    def adapter(self, ref: Ref) -> tuple[FleetState, Adapter] | None:
+        """An adapter and its fleet."""
+        fleet = self._fleet_of.get(ref)
+        if fleet is None:
+            return None
+        state = self.state((ref[0], fleet))
+        return state, state.adapters[ref[1]]
+
+    def engine(self, key: Key) -> tuple[FleetState, Engine] | None:
+        """An engine and its fleet, by the engine's key."""
+        fleet, _, pod = key.name.partition("/")
+        state = self.fleets.get((key.namespace, fleet))
+        engine = state.engines.get(pod) if state else None
+        return (state, engine) if state and engine else None
+
+    # Asking.
+
+    def ask_adapters(self, state: FleetState, after: float = 0.0) -> None:
+        """All adapters of a fleet look again."""
+        for name in state.adapters:
+            self._ask(self.adapter_key((state.ref[0], name)), after)
+
+    def ask_engines(self, state: FleetState, names: frozenset[str]) -> None:
+        """All engines of a fleet look at these served names again."""
+        if not names:
+            return
+        for engine in state.engines.values():
+            engine.dirty.update(dict.fromkeys(names))
+            self._ask(self.engine_key(state.ref, engine.name))
+
+    def ask_fleet(self, state: FleetState, after: float = SOON) -> None:
+        """The fleet's summary is due."""
+        self._ask(self.fleet_key(state.ref), after)
+
+    def ask_sync(self, state: FleetState, after: float = 0.0) -> None:
+        """The fleet's sync Jobs look again."""
+        self._ask(self.sync_key(state.ref), after)
+
+    def ask_served(self, state: FleetState, served: str, after: float) -> None:
+        """The adapter of a served name looks again."""
+        name = served.partition("/")[0]
+        if name in state.adapters:
+            self._ask(self.adapter_key((state.ref[0], name)), after)
+
+    # What watches report.
+
+    def put_adapter(self, raw: dict[str, Any]) -> None:
+        """An adapter as the API server shows it."""
+        adapter = parse_adapter(raw)
+        known = self.adapter(adapter.ref)
+        if not adapter.after(known[1] if known else None):
+            return
+        if known is not None and known[1].uid != adapter.uid:
+            self.drop_adapter(adapter.ref, known[1].uid)
+        fleet = adapter.spec.fleet if adapter.spec else str((raw.get("spec") or {}).get("fleet", ""))
+        state = self.state((adapter.namespace, fleet))
+        state.adapters[adapter.name] = adapter
+        self._fleet_of[adapter.ref] = fleet
+        self.ask_engines(state, state.contribute(adapter.name, adapter))
+        self._ask(self.adapter_key(adapter.ref))
+        if known is None:
+            self.ask_fleet(state)
+
+    def drop_adapter(self, ref: Ref, uid: str) -> None:
+        """An adapter is gone."""
+        found = self.adapter(ref)
+        if found is None or found[1].uid != uid:
+            return
+        state = found[0]
+        del state.adapters[ref[1]]
+        del self._fleet_of[ref]
+        self.ask_engines(state, state.contribute(ref[1], None))
+        state.sync.requests.pop(ref[1], None)
+        self._forget(self.adapter_key(ref))
+        self.ask_fleet(state)
+        self.ask_sync(state)
+        self._prune(state)
+
+    def put_fleet(self, raw: dict[str, Any]) -> None:
+        """A fleet as the API server shows it."""
+        fleet = parse_fleet(raw)
+        state = self.state(fleet.ref)
+        before = state.fleet
+        if not fleet.after(before):
+            return
+        state.fleet = fleet
+        same = ("uid", "generation", "deleting_since")
+        if before is None or any(getattr(before, name) != getattr(fleet, name) for name in same):
+            self._fleet_changed(state)
+        else:
+            self.ask_fleet(state)
+
+    def drop_fleet(self, ref: Ref, uid: str) -> None:
+        """A fleet is gone."""
+        state = self.fleets.get(ref)
+        if state is None or state.fleet is None or state.fleet.uid != uid:
+            return
+        state.fleet = None
+        state.sync.terminating = False
+        self._fleet_changed(state)
+        self._prune(state)
+
+    def _fleet_changed(self, state: FleetState) -> None:
+        changed: frozenset[str] = frozenset()
+        for name, adapter in state.adapters.items():
+            changed |= state.contribute(name, adapter)
+        self.ask_engines(state, changed)
+        for pod in state.engines:
+            self._ask(self.engine_key(state.ref, pod))
+        self.ask_adapters(state)
+        self.ask_fleet(state, 0.0)
+        self.ask_sync(state)
+
+    def _prune(self, state: FleetState) -> None:
+        if state.fleet is None and not state.adapters and not state.sync.jobs:
+            self.fleets.pop(state.ref, None)
+
+    def put_pod(self, state: FleetState, pod: dict[str, Any]) -> None:
+        """A pod that the fleet's selector matches."""
+        if state.fleet is None or state.fleet.spec is None:
+            return
+        facts = engine_facts(pod, state.fleet.spec.engines.port)
+        engine = state.engines.get(facts.name)
+        usable = engine.usable if engine else False
+        if engine is None:
+            engine = state.engines[facts.name] = Engine(facts)
+        elif engine.facts == facts:
+            return
+        elif engine.facts.instance != facts.instance:
+            engine.restarted(facts)
+        engine.facts = facts
+        key = self.engine_key(state.ref, facts.name)
+        self._forget(key)
+        self._ask(key)
+        if usable != engine.usable:
+            self.ask_adapters(state, SOON)
+        self.ask_fleet(state)
+
+    def drop_pod(self, state: FleetState, name: str, uid: str) -> None:
+        """A pod is gone, or no longer matches."""
+        engine = state.engines.get(name)
+        if engine is None or engine.facts.uid != uid:
+            return
+        del state.engines[name]
+        self._forget(self.engine_key(state.ref, name))
+        self.ask_adapters(state, SOON)
+        self.ask_fleet(state)
+
+    def claims(self, facts: EngineFacts) -> list[Fleet]:
+        """The fleets whose selector matches a pod, the oldest first."""
+        found = [
+            state.fleet
+            for state in self.fleets.values()
+            if state.fleet and state.ref[0] == facts.namespace and facts.name in state.engines
+        ]
+        return sorted(found, key=lambda fleet: (fleet.created, fleet.name))
+
+    # What we wrote.
+
+    def wrote_adapter(self, adapter: Adapter, status: LoRAAdapterStatus, written: dict[str, Any], version: int) -> None:
+        """Our status of an adapter is on the API server."""
+        adapter.status, adapter.written = status, written
+        adapter.version = max(adapter.version, version)
+        found = self.adapter(adapter.ref)
+        if found is not None and found[1] is adapter:
+            self.ask_engines(found[0], found[0].contribute(adapter.name, adapter))
+
+    @staticmethod
+    def wrote_fleet(fleet: Fleet, status: SpecialistFleetStatus, written: dict[str, Any], version: int) -> None:
+        """Our status of a fleet is on the API server."""
+        fleet.status, fleet.written = status, written
+        fleet.version = max(fleet.version, version)

@@ -1,0 +1,164 @@
+"""Small worlds for tests of decisions: an adapter, a fleet, and a simulated cluster that does what a plan says."""
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from lorafleet.api.adapter import LoRAAdapterSpec, LoRAAdapterStatus
+from lorafleet.rollout.decide import decide
+from lorafleet.rollout.observed import Failed, FleetView, Loads, Observed, Plan, Published, Refusal
+from lorafleet.rollout.wanted import Action, action, wanted
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+MOUNT = "/adapters"
+
+
+def spec(*names: str, active: str | None = None, scheme: str = "volume", **more: object) -> LoRAAdapterSpec:
+    """An adapter's spec with these versions."""
+    source = {"volume": {"path": "incoming/x"}} if scheme == "volume" else {"oci": {"reference": "x:1"}}
+    body = {"fleet": "fleet", "versions": [{"name": name, "source": source} for name in names], **more}
+    if active is not None:
+        body["activeVersion"] = active
+    return LoRAAdapterSpec.model_validate(body)
+
+
+def fleet_view(**changes: object) -> FleetView:
+    """A healthy fleet with two usable engines."""
+    view = FleetView(
+        name="fleet",
+        claim_name="claim",
+        mount_path=MOUNT,
+        drain_seconds=30.0,
+        deletion_seconds=600.0,
+        ready_to_publish=True,
+        usable_engines=2,
+        expectations="e1",
+    )
+    return replace(view, **changes)  # type: ignore[arg-type]
+
+
+def digest_of(version: str) -> str:
+    """A digest that differs by version."""
+    return "sha256:" + (version.encode().hex() + "0" * 64)[:64]
+
+
+@dataclass
+class Cluster:
+    """What a plan acts on: a volume, engines with what they list, a clock."""
+
+    spec: LoRAAdapterSpec
+    fleet: FleetView | None = field(default_factory=fleet_view)
+    engines: dict[str, dict[str, str]] = field(default_factory=lambda: {"e0": {}, "e1": {}})
+    down: set[str] = field(default_factory=set)
+    status: LoRAAdapterStatus = field(default_factory=LoRAAdapterStatus)
+    now: datetime = START
+    generation: int = 1
+    deleting_since: datetime | None = None
+    volume: set[str] = field(default_factory=set)
+    bad: dict[str, Failed] = field(default_factory=dict)
+    refuses: set[str] = field(default_factory=set)
+    published: dict[str, Published | Failed] = field(default_factory=dict)
+    removed: dict[str, Failed | None] = field(default_factory=dict)
+    last: Plan | None = None
+    ids: int = 0
+    released: bool = False
+
+    def usable(self) -> list[str]:
+        """The engines that count."""
+        return [name for name in self.engines if name not in self.down]
+
+    def loads(self, served: str) -> Loads:
+        """Where a version is."""
+        loaded = sum(served in self.engines[name] for name in self.usable())
+        readers = tuple(name for name, listing in self.engines.items() if served in listing)
+        refusals = tuple(
+            Refusal(name, "LoadRejected", "rank too high")  # type: ignore[arg-type]
+            for name in self.usable()
+            if served in self.refuses
+        )
+        return Loads(loaded, readers, refusals)
+
+    def observe(self) -> Observed:
+        """Everything a decision is made from."""
+        names = {version.served_name for version in self.status.versions if version.served_name}
+        fleet = self.fleet and replace(self.fleet, usable_engines=len(self.usable()))
+        return Observed(
+            name="adapter",
+            generation=self.generation,
+            now=self.now,
+            spec=self.spec,
+            status=self.status,
+            deleting_since=self.deleting_since,
+            fleet=fleet,
+            loads={name: self.loads(name) for name in names},
+            published=dict(self.published),
+            removed=dict(self.removed),
+        )
+
+    def reconcile(self) -> Plan:
+        """One decision, written."""
+        plan = decide(self.observe())
+        self.status = plan.status
+        self.published.clear()
+        self.removed.clear()
+        self.last = plan
+        self.released = self.released or plan.release
+        return plan
+
+    def sync(self) -> None:
+        """The sync Job does what the last plan asked for."""
+        assert self.last is not None
+        for version in self.last.publish:
+            if version in self.bad:
+                self.published[version] = self.bad[version]
+                continue
+            self.ids += 1
+            digest = digest_of(version)
+            self.volume.add(f"adapter/{version}-{digest[7:19]}")
+            self.published[version] = Published(self.ids, digest, 8, ("q_proj",), 100)
+        for served in self.last.remove:
+            readers = [name for name, listing in self.engines.items() if served in listing]
+            assert not readers, f"{served} removed while {readers} may read it"
+            self.volume.discard(served)
+            self.removed[served] = None
+
+    def load(self, only: str | None = None) -> None:
+        """The engines do what the statuses want."""
+        want = wanted(self.status, MOUNT)
+        for name in self.usable():
+            if only is not None and name != only:
+                continue
+            listing = self.engines[name]
+            for served in sorted(want.names | listing.keys()):
+                path = want.load.get(served)
+                todo = action(path, served in want.keep, listing.get(served), MOUNT)
+                if todo in (Action.UNLOAD, Action.REPLACE):
+                    del listing[served]
+                if todo in (Action.LOAD, Action.REPLACE) and served not in self.refuses:
+                    assert path is not None
+                    assert served in self.volume, f"{served} is not published"
+                    listing[served] = path
+
+    def settle(self, rounds: int = 8) -> Plan:
+        """Reconciles, syncs and loads until nothing more happens by itself."""
+        for _ in range(rounds):
+            self.reconcile()
+            self.sync()
+            self.load()
+        return self.reconcile()
+
+    def wait(self, seconds: float) -> None:
+        """Lets time pass."""
+        self.now += timedelta(seconds=seconds)
+
+    def condition(self, kind: str) -> tuple[str, str]:
+        """Status and reason of a condition."""
+        found = next(condition for condition in self.status.conditions if condition.type == kind)
+        return found.status, found.reason
+
+    def phase(self, version: str) -> str | None:
+        """The phase of a version."""
+        return next((str(v.phase) for v in self.status.versions if v.name == version), None)
+
+    def serving(self) -> dict[str, int]:
+        """The weights."""
+        return {target.version: target.weight for target in self.status.traffic}
