@@ -2,7 +2,7 @@
 
 A structural schema has no references, no null types and a type everywhere (KEP-2335); this module turns pydantic's
 JSON schema into one and adds what Kubernetes needs around it: names, printer columns, the status subresource.
-``python -m lorafleet.api.crd DIR`` writes the files; ``--check`` fails when they are stale.
+``python -m lorafleet.api.crd DIR…`` writes the files; ``--check`` fails when they are stale.
 """
 
 import argparse
@@ -171,15 +171,15 @@ def render() -> dict[str, str]:
 def main() -> int:
     """Writes the CRD files, or checks them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folders", type=Path, nargs="+", help="where the files are kept")
     parser.add_argument("--check", action="store_true", help="fail when a file is stale; write nothing")
     options = parser.parse_args()
     stale = []
-    for name, text in render().items():
-        path = options.folder / name
+    for path, text in ((folder / name, text) for folder in options.folders for name, text in render().items()):
         if options.check:
             stale += [path] if not path.exists() or path.read_text() != text else []
         else:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
     if stale:
         sys.stderr.write(f"stale: {', '.join(map(str, stale))}; run `make generate` and commit the result\n")

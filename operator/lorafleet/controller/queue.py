@@ -146,7 +146,6 @@ class WorkQueue:
         while state.ready and state.busy < state.lane.workers:
             key = state.ready.popleft()
             entry = self._entries[key]
-            entry.waiting, entry.running, entry.started = False, True, self._loop.time()
             state.busy += 1
             task = self._loop.create_task(self._work(key, entry, state))
             self._tasks.add(task)
@@ -154,6 +153,7 @@ class WorkQueue:
         QUEUE_DEPTH.labels(kind).set(len(state.ready))
 
     async def _work(self, key: Key, entry: _Entry, state: _LaneState) -> None:
+        entry.waiting, entry.running, entry.started = False, True, self._loop.time()
         again: float | None = None
         result = "ok"
         try:
