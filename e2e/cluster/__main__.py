@@ -33,7 +33,8 @@ def _up(words: argparse.Namespace) -> None:
 
 
 def _down(words: argparse.Namespace) -> None:
-    open_cluster(words.name, control_plane_only=False).down()
+    open_cluster(words.name).down()
+    images.tidy()
     say(f"{words.name} is down")
 
 

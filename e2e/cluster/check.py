@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from e2e.cluster import binaries, images, paths
+from e2e.cluster.network import Network
 from e2e.cluster.processes import CGROUPS
 from e2e.cluster.seam import Cluster, open_cluster
 from e2e.cluster.shell import ClusterError, run, say, step
@@ -67,9 +68,9 @@ _WRITER = (
 def check(name: str) -> None:
     """Bring the cluster up if it is not, prove it, and take it down if it was not there before.
 
-    Another cluster that comes or goes meanwhile looks like something left behind.
+    The folders and settings that all nodes share look left behind while another node is up.
     """
-    before = traces()
+    before = traces(name)
     cluster = open_cluster(name)
     was_there = bool(cluster.status())
     cluster.up()
@@ -80,7 +81,7 @@ def check(name: str) -> None:
             with step("down"):
                 cluster.down()
     if not was_there:
-        after = traces()
+        after = traces(name)
         left = {what: sorted(after[what] - before[what]) for what in after if after[what] - before[what]}
         if left:
             raise ClusterError(f"down left behind: {json.dumps(left, indent=2)}")
@@ -132,33 +133,28 @@ def _expect(wanted: str, found: str) -> None:
         raise ClusterError(f"expected {wanted!r}, found {found!r}")
 
 
-def traces() -> Mapping[str, set[str]]:
-    """All that a cluster could leave on the machine, by kind."""
+def traces(name: str) -> Mapping[str, set[str]]:
+    """All that the instance could leave on the machine, by kind."""
+    ours = (f"{paths.state_dir(name)}/", f"{paths.run_dir(name)}/")
+    others = (f"{paths.state_root()}/", f"{paths.run_dir(name).parent}/", f"{paths.image_dir()}/")
     processes = {path.parent.name: _command(path) for path in Path("/proc").glob("[0-9]*/cmdline")}
-    ours = (f"{paths.tool_dir()}/", "/run/lorafleet/")
-    addresses = json.loads(run(["ip", "-json", "address"]))
-    folders = (
-        "/var/lib/cni",
-        "/var/lib/kubelet",
-        "/var/log/containers",
-        "/var/log/pods",
-        "/run/containerd",
-        "/run/netns",
-    )
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    links = json.loads(run(["ip", "-json", "address"]))
+    links = [link for link in links if not link["ifname"].startswith("lf-") or link["ifname"] == Network(name).device]
+    groups = [*CGROUPS.glob(f"*/lorafleet-{name}"), *CGROUPS.glob(f"lorafleet-{name}")]
     return {
         "processes": {f"{pid} {text}" for pid, text in processes.items() if any(word in text for word in ours)},
-        "mounts": {line.split(" ", 4)[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()},
-        "namespaces": set(run(["ip", "netns"]).splitlines()),
-        "addresses": {f"{each['ifname']} {one['local']}" for each in addresses for one in each["addr_info"]},
-        "interfaces": {each["ifname"] for each in addresses},
-        "routes": set(run(["ip", "route"]).splitlines()),
-        "control groups": {str(path) for path in CGROUPS.glob("*/lorafleet-*")}
-        | {str(p) for p in CGROUPS.glob("lorafleet-*")},
-        "folders": {folder for folder in folders if Path(folder).exists()},
-        "settings": {f"{path} {path.read_text().strip()}" for path in map(Path, _SETTINGS)},
+        "mounts": {mount for mount in mounts if mount.startswith(ours) or not mount.startswith(others)},
+        "namespaces": {line for line in run(["ip", "netns"]).splitlines() if line.split()[0] == name},
+        "addresses": {f"{link['ifname']} {each['local']}" for link in links for each in link["addr_info"]},
+        "interfaces": {link["ifname"] for link in links},
+        "control groups": set(map(str, groups)),
+        "folders": {folder for folder in _FOLDERS if Path(folder).exists()},
+        "settings": {f"{path} {Path(path).read_text().strip()}" for path in _SETTINGS},
     }
 
 
+_FOLDERS = ("/var/lib/cni", "/var/lib/kubelet", "/var/log/containers", "/var/log/pods", "/run/containerd", "/run/netns")
 _SETTINGS = ("/proc/sys/vm/overcommit_memory", "/proc/sys/kernel/panic", "/proc/sys/kernel/panic_on_oops")
 
 

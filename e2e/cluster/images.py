@@ -58,7 +58,7 @@ def build(which: str = "lorafleet") -> Path:
     archive = paths.image_dir() / f"{which}-{_key(which, docker)}.tar"
     if archive.exists():
         return archive
-    with _lock(which):
+    with _lock(which), _storage():
         if not archive.exists():
             with step(f"building {NAMES[which]}"):
                 _into(archive, lambda part: makers[which](part, docker))
@@ -129,7 +129,9 @@ def _bud(which: str, folder: Path) -> None:
     _make_base()
     # chroot is the isolation that needs neither a new mount of /proc nor control groups.
     isolation = ["--isolation", "chroot"]
-    _buildah("bud", "-q", "--layers", *isolation, "--build-arg", f"BASE={BASE}", "-t", NAMES[which], folder)
+    _buildah(
+        "bud", "-q", "--layers", "--force-rm", *isolation, "--build-arg", f"BASE={BASE}", "-t", NAMES[which], folder
+    )
 
 
 def _docker(which: str, folder: Path, archive: Path, base: str | None) -> None:
@@ -178,6 +180,28 @@ def _buildah_words() -> list[str | Path]:
     driver = "overlay" if os.geteuid() == 0 else "vfs"
     storage = paths.image_dir() / "storage"
     return ["buildah", "--root", storage, "--runroot", storage / "run", "--storage-driver", driver]
+
+
+def tidy() -> None:
+    """Take away the working containers, and with them the mounts, of a build that was killed."""
+    if (paths.image_dir() / "storage").exists():
+        with _storage():
+            pass
+
+
+@contextmanager
+def _storage() -> Iterator[None]:
+    """Builds run side by side; what lies about when a build is the only one is nobody's."""
+    paths.image_dir().mkdir(parents=True, exist_ok=True)
+    with (paths.image_dir() / ".storage.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if debian.NEEDS["buildah"].met() and _buildah("containers", "-q").strip():
+                _buildah("rm", "--all")
+        except BlockingIOError:
+            pass
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
 
 
 @contextmanager

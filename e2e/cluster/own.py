@@ -78,7 +78,7 @@ class OwnCluster:
     def up(self) -> None:
         if self._mode != self._wanted:
             raise ClusterError(f"{self._name} is there as a {self._mode}; take it down first or use another --name")
-        with self._lock():
+        with _locked(f"cluster-{self._name}"):
             if self.running():
                 return
             if self._mode == NODE and os.geteuid() != 0:
@@ -96,7 +96,7 @@ class OwnCluster:
                 raise
 
     def down(self) -> None:
-        with self._lock():
+        with _locked(f"cluster-{self._name}"):
             self._down()
 
     def load_image(self, archive: Path) -> None:
@@ -117,14 +117,15 @@ class OwnCluster:
     def _start(self, tools: dict[str, Path]) -> None:
         whole = self._mode == NODE
         self._state.mkdir(parents=True, exist_ok=True)
-        link = free_link() if whole else None
+        found: dict[str, object] = {"mode": self._mode, "server": "", "ready": False}
+        self._note.write_text(json.dumps(found))
+        link = self._make_network() if whole else None
         place = controlplane.inside(link) if link else controlplane.on_loopback()
-        found = {"mode": self._mode, "server": place.server, "ready": False}
+        found["server"] = place.server
         self._note.write_text(json.dumps(found))
         authority = controlplane.write_certificates(self._state / "pki", place, self._name)
         api = Api(place.server, self._state / "pki")
         if link:
-            self._prepare_node(link)
             self._node.write(authority, tools)
             self._processes.start(self._node.containerd(tools, os.environ.get("PATH", "")))
         with step("control plane"):
@@ -140,10 +141,14 @@ class OwnCluster:
         self._await("kube-controller-manager", api.service_account, 60)
         self._note.write_text(json.dumps({**found, "ready": True}))
 
-    def _prepare_node(self, link: Link) -> None:
+    def _make_network(self) -> Link:
         cleanup.remember_sysctls(paths.state_root() / "sysctls.json")
         self._group.create()
-        self._network.create(link)
+        # One instance at a time: an address is taken only once it is on an interface.
+        with _locked("network"):
+            link = free_link()
+            self._network.create(link)
+        return link
 
     def _load_pause(self) -> None:
         from e2e.cluster import images
@@ -188,6 +193,8 @@ class OwnCluster:
         for name in [*(name for name in names if name not in last), *reversed(last)]:
             if name == "containerd":
                 self._group.kill(below="kubepods")
+                if self._processes.alive(name):
+                    self._node.forget_containers(binaries.ensure(["ctr"])["ctr"])
             self._processes.stop(name, seconds=3)
         if self._mode == NODE and os.geteuid() == 0:
             self._group.kill()
@@ -201,10 +208,9 @@ class OwnCluster:
             with contextlib.suppress(OSError):
                 self._node.run.parent.rmdir()
         if self._state.exists():
-            # The logs stay until the next `up`: they are what one looks for after a failure.
-            for path in self._state.iterdir():
-                if path == self._processes.logs:
-                    continue
+            # The logs stay, as they are what one looks for after a failure, and unpacked images where they are sound.
+            kept = {self._processes.logs, *([self._node.images] if self._node.images_are_clean() else [])}
+            for path in set(self._state.iterdir()) - kept:
                 cleanup.remove(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         if not any(paths.state_root().glob("*/instance.json")):
             cleanup.restore_sysctls(paths.state_root() / "sysctls.json")
@@ -216,9 +222,11 @@ class OwnCluster:
             return None
         return found if isinstance(found, dict) else None
 
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        paths.state_root().mkdir(parents=True, exist_ok=True)
-        with (paths.state_root() / f".{self._name}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+
+@contextlib.contextmanager
+def _locked(what: str) -> Iterator[None]:
+    """Across processes, and released by the kernel however this one ends."""
+    paths.state_root().mkdir(parents=True, exist_ok=True)
+    with (paths.state_root() / f".{what}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -5,9 +5,8 @@ import random
 from collections.abc import AsyncIterator
 
 import pytest
-from prometheus_client import REGISTRY
-
 from lorafleet.controller.queue import FIRST_BACKOFF, Key, Lane, Retry, WorkQueue
+from prometheus_client import REGISTRY
 
 KEY = Key("a", "ns", "one")
 
@@ -20,7 +19,7 @@ class Work:
         self.running: set[Key] = set()
         self.gate = asyncio.Event()
         self.gate.set()
-        self.answers: list[float | None | Exception] = []
+        self.answers: list[float | Exception | None] = []
         self.done = asyncio.Event()
 
     async def __call__(self, key: Key) -> float | None:

@@ -8,10 +8,11 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from lorafleet.cli.sync import run_sync
 from lorafleet.controller import jobs
 from lorafleet.controller.kube import informer, path
-from lorafleet.store.plan import SyncPlan
-from lorafleet.store.sync import run_sync, to_message
+from lorafleet.store.plan import PLAN_ENV, SyncPlan, encode
+
 from tests.harness.plane import Plane
 
 
@@ -58,14 +59,14 @@ class FakeKubelet:
         await self.paused.wait()
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
         container = pod["spec"]["containers"][0]
-        text = next(one["value"] for one in container["env"] if one["name"] == jobs.PLAN_ENV)
+        text = next(one["value"] for one in container["env"] if one["name"] == PLAN_ENV)
         for volume in pod["spec"]["volumes"]:
             claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
             mount = next(m["mountPath"] for m in container["volumeMounts"] if m["name"] == volume["name"])
             if claim:
                 text = text.replace(f'"{mount}"', f'"{self.claim(namespace, claim)}"')
         plan = SyncPlan.model_validate_json(text)
-        message = to_message(await asyncio.to_thread(run_sync, plan))
+        message = encode(await asyncio.to_thread(run_sync, plan)).decode()
         status = {
             "phase": "Succeeded",
             "conditions": [{"type": "Ready", "status": "False"}],

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from kubernetes.aio import client, config
-
 from lorafleet.api import names
 from lorafleet.controller.kube import Kube, KubeError, path
 
@@ -209,7 +208,7 @@ class Plane:
 
     async def merge(self, where: str, body: dict[str, Any]) -> dict[str, Any]:
         """A merge patch."""
-        return await self.kube.request("PATCH", where, body=json.dumps(body), content_type=MERGE)
+        return await self.kube.request("PATCH", where, body=body, content_type=MERGE)
 
 
 def control_plane_name() -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from lorafleet.api.adapter import LoRAAdapterSpec, LoRAAdapterStatus
+from lorafleet.api.reasons import Reason
 from lorafleet.rollout.decide import decide
 from lorafleet.rollout.observed import Failed, FleetView, Loads, Observed, Plan, Published, Refusal
 from lorafleet.rollout.wanted import Action, action, wanted
@@ -71,7 +72,7 @@ class Cluster:
         loaded = sum(served in self.engines[name] for name in self.usable())
         readers = tuple(name for name, listing in self.engines.items() if served in listing)
         refusals = tuple(
-            Refusal(name, "LoadRejected", "rank too high")  # type: ignore[arg-type]
+            Refusal(name, Reason.LOAD_REJECTED, "rank too high")
             for name in self.usable()
             if served in self.refuses
         )

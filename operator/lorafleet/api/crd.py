@@ -56,6 +56,8 @@ def _structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str
         node["enum"] = [schema["const"]]
     if "exclusiveMinimum" in schema:
         node.update(minimum=schema["exclusiveMinimum"], exclusiveMinimum=True)
+    if isinstance(node.get("default"), dict):
+        node["default"] = {key: value for key, value in node["default"].items() if value is not None}
     if node.get("default", ...) in (None, [], {}):
         del node["default"]
     if node.get("type") == "integer":

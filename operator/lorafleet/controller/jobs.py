@@ -19,17 +19,15 @@ from lorafleet.controller.settings import Settings
 from lorafleet.controller.state import FleetState, SyncItem
 from lorafleet.rollout.observed import Failed, Published
 from lorafleet.rollout.versions import entry_hash
-from lorafleet.store.plan import PublishItem, RemoveItem, SyncPlan, SyncReport, VolumeLocation
+from lorafleet.store.plan import PLAN_ENV, PublishItem, RemoveItem, SyncPlan, SyncReport, VolumeLocation
 
 COMPONENT = "sync"
 ITEMS_ANNOTATION = f"{names.GROUP}/items"
 SELECTOR = f"{names.MANAGED_BY_LABEL}=lorafleet,{names.COMPONENT_LABEL}={COMPONENT}"
-ITEMS_PER_JOB = 10
 VOLUME = "/volume"
 SOURCES = "/sources"
 USER = 65532
 KEPT_SECONDS = 600
-PLAN_ENV = "LORAFLEET_PLAN"
 
 
 def _entry(state: FleetState, item: SyncItem) -> AdapterVersion | None:
@@ -108,7 +106,7 @@ def manifest(
         "image": settings.sync_image,
         "imagePullPolicy": settings.sync_pull_policy,
         "args": ["sync"],
-        "env": [{"name": PLAN_ENV, "value": plan.model_dump_json(exclude_none=True)}],
+        "env": [{"name": PLAN_ENV, "value": plan.model_dump_json(by_alias=True, exclude_none=True)}],
         "volumeMounts": mounts,
         "terminationMessagePolicy": "File",
         "resources": {

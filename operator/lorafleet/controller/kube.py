@@ -146,7 +146,7 @@ class Kube:
             "PATCH",
             where,
             query={"fieldManager": FIELD_MANAGER, "force": "true"},
-            body=json.dumps(body),
+            body=body,
             content_type="application/apply-patch+yaml",
         )
 

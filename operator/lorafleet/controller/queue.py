@@ -28,6 +28,11 @@ class Key(NamedTuple):
     namespace: str
     name: str
 
+    @property
+    def about(self) -> dict[str, str]:
+        """The key for a log line; `name` is taken there."""
+        return {"kind": self.kind, "namespace": self.namespace, "object": self.name}
+
 
 class Retry(Exception):
     """The work failed in a way that may pass: try again with backoff."""
@@ -163,15 +168,15 @@ class WorkQueue:
         except Retry as error:
             result = "retry"
             again = self._backoff(entry)
-            log.warning("will try again", extra={**key._asdict(), "error": str(error), "in_s": round(again, 1)})
+            log.warning("will try again", extra={**key.about, "error": str(error), "in_s": round(again, 1)})
         except TimeoutError:
             result = "timeout"
             again = self._backoff(entry)
-            log.error("took too long", extra={**key._asdict(), "deadline_s": state.lane.deadline})
+            log.error("took too long", extra={**key.about, "deadline_s": state.lane.deadline})
         except Exception:
             result = "error"
             again = self._backoff(entry)
-            log.exception("failed", extra={**key._asdict(), "in_s": round(again, 1)})
+            log.exception("failed", extra={**key.about, "in_s": round(again, 1)})
         finally:
             RECONCILES.labels(key.kind, result).inc()
             RECONCILE_SECONDS.labels(key.kind).observe(self._loop.time() - entry.started)

@@ -137,7 +137,7 @@ class Writer:
         try:
             self._events.put_nowait((tracked.namespace, body))
         except asyncio.QueueFull:
-            log.warning("event dropped", extra={"namespace": tracked.namespace, "name": tracked.name})
+            log.warning("event dropped", extra={"namespace": tracked.namespace, "object": tracked.name})
 
     async def post_events(self) -> None:
         """Posts queued events, for ever."""

@@ -18,6 +18,7 @@ from lorafleet.controller.settings import Settings
 from lorafleet.controller.state import FleetState, SyncItem, SyncJob
 from lorafleet.controller.world import World
 from lorafleet.rollout.observed import Failed, Published
+from lorafleet.store.plan import MAX_ITEMS
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class SyncReconciler:
         free = self._settings.sync_jobs_per_fleet - sum(1 for _ in state.sync.running())
         waiting = state.sync.waiting()
         while waiting and free > 0:
-            batch = _take_turns(waiting)[: jobs.ITEMS_PER_JOB]
+            batch = _take_turns(waiting)[:MAX_ITEMS]
             waiting = [item for item in waiting if item not in batch]
             free -= await self._create(state, batch)
         return None

@@ -1,0 +1,1 @@
+"""What an adapter is: the rules for its files. Reads files, nothing else."""

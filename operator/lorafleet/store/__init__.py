@@ -1,0 +1,1 @@
+"""The volume: stage, check, publish, list, verify, remove."""

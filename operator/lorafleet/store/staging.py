@@ -1,0 +1,108 @@
+"""Versions in the making: the sink that fills a staging folder, and the sweep of what dead jobs left.
+
+Nothing here is ever visible to an engine.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from lorafleet.api.reasons import Reason
+from lorafleet.artifacts.digest import FileDigest
+from lorafleet.artifacts.errors import ArtifactError
+from lorafleet.store.fs import FileSystem, remove_tree
+from lorafleet.store.layout import Layout
+
+Progress = Callable[[str, int, int], None]
+"""Called with a file's path, its bytes so far and its size, after each chunk; may raise to end the transfer."""
+
+
+def no_progress(path: str, done: int, size: int) -> None:
+    """Nobody watches."""
+
+
+class HashingSink:
+    """Hashes what it receives and keeps nothing."""
+
+    def __init__(self, progress: Progress = no_progress) -> None:
+        self._progress = progress
+
+    def receive(self, path: str, size: int, chunks: Iterable[memoryview]) -> FileDigest:
+        """See ``sources.base.Sink``."""
+        counted = _Counted(path, size, self._progress)
+        for _ in counted.through(chunks):
+            pass
+        return counted.digest()
+
+
+class StagingSink:
+    """Writes what it receives into a folder and hashes it on the way: one read, one write."""
+
+    def __init__(self, folder: Path, fs: FileSystem, progress: Progress = no_progress) -> None:
+        self._folder = folder
+        self._fs = fs
+        self._progress = progress
+
+    def receive(self, path: str, size: int, chunks: Iterable[memoryview]) -> FileDigest:
+        """See ``sources.base.Sink``; the file is durable when this returns."""
+        counted = _Counted(path, size, self._progress)
+        self._fs.write_file(self._folder / path, counted.through(chunks))
+        return counted.digest()
+
+
+class _Counted:
+    def __init__(self, path: str, size: int, progress: Progress) -> None:
+        self._path = path
+        self._size = size
+        self._progress = progress
+        self._hash = hashlib.sha256()
+        self._done = 0
+
+    def through(self, chunks: Iterable[memoryview]) -> Iterator[memoryview]:
+        for chunk in chunks:
+            self._done += len(chunk)
+            if self._done > self._size:
+                raise self._changed()
+            self._hash.update(chunk)
+            yield chunk
+            self._progress(self._path, self._done, self._size)
+        if self._done != self._size:
+            raise self._changed()
+
+    def digest(self) -> FileDigest:
+        return FileDigest(self._path, self._done, self._hash.hexdigest())
+
+    def _changed(self) -> ArtifactError:
+        return ArtifactError(
+            Reason.SOURCE_CHANGED,
+            f"{self._path} has {'more' if self._done > self._size else 'fewer'} bytes than the {self._size} it had at"
+            " first; expected a source that nobody writes to: finish writing and it is tried again",
+        )
+
+
+def sweep_staging(layout: Layout, max_age: float, fs: FileSystem) -> int:
+    """Remove staging folders in which nothing was written for ``max_age`` seconds; the answer is how many.
+
+    Ages are differences of the volume's own times, by a file written now: a node's clock may be wrong by hours. A job
+    that is alive writes all the time, so ``max_age`` has to exceed the longest stall of a source. Raises OSError.
+    """
+    probe = layout.new_staging("now")
+    fs.write_file(probe, ())
+    try:
+        now = probe.stat().st_mtime
+        old = [path for path in layout.staging.iterdir() if path != probe and now - _last_written(path, now) > max_age]
+    finally:
+        fs.remove_file(probe)
+    for path in old:
+        remove_tree(fs, path)
+    return len(old)
+
+
+def _last_written(path: Path, now: float) -> float:
+    try:
+        last = path.lstat().st_mtime
+        if path.is_dir() and not path.is_symlink():
+            last = max([last, *(child.lstat().st_mtime for child in path.iterdir())])
+    except FileNotFoundError:
+        return now
+    return last
