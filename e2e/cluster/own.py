@@ -212,15 +212,23 @@ class OwnCluster:
             kept = {self._processes.logs, *([self._node.images] if self._node.images_are_clean() else [])}
             for path in set(self._state.iterdir()) - kept:
                 cleanup.remove(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        if not any(paths.state_root().glob("*/instance.json")):
+        if not any(_mode(note) == NODE for note in paths.state_root().glob("*/instance.json")):
             cleanup.restore_sysctls(paths.state_root() / "sysctls.json")
 
     def _read(self) -> dict[str, object] | None:
-        try:
-            found = json.loads(self._note.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            return None
-        return found if isinstance(found, dict) else None
+        return _read(self._note)
+
+
+def _read(note: Path) -> dict[str, object] | None:
+    try:
+        found = json.loads(note.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _mode(note: Path) -> object:
+    return (_read(note) or {}).get("mode")
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable
@@ -215,7 +216,7 @@ class FakeEngine:
         except (ValueError, KeyError, TypeError):
             media = ""
         if media != "application/json" or not isinstance(name, str) or not isinstance(path, str):
-            return _error(400, "Bad Request", "the request is not what the endpoint takes")
+            return _error(400, "Bad Request", "1 validation error:\n  the request is not what the endpoint takes")
         return self._load(name, path) if loading else self._unload(name)
 
     def _unload(self, name: str) -> Response:
@@ -224,7 +225,7 @@ class FakeEngine:
         if name not in self.adapters:
             return _error(404, "NotFoundError", f"The lora adapter '{name}' cannot be found.")
         del self.adapters[name]
-        return Response(200, f"Success: LoRA adapter '{name}' removed successfully.".encode(), "text/plain")
+        return Response(200, f"Success: LoRA adapter '{name}' removed successfully.".encode(), "")
 
     def _load(self, name: str, path: str) -> Response | Awaitable[Response]:
         self.double_loads += name in self.adapters or name in self._names
@@ -272,10 +273,13 @@ class FakeEngine:
             return _error(404, "NotFoundError", f"Loading lora {name} failed: No adapter found for {path}")
         except Refused as refused:
             old = self.settings.number <= (0, 15, 1)
-            message = f"Call to add_lora method failed: {refused}"
+            message = (
+                f"Call to add_lora method failed: Worker failed with error '{refused}',"
+                " please check the stack trace above for the root cause"
+            )
             return _error(400 if old else 500, "BadRequestError" if old else "InternalServerError", message)
         self.adapters[name] = path
-        return Response(200, f"Success: LoRA adapter '{name}' added successfully.".encode(), "text/plain")
+        return Response(200, f"Success: LoRA adapter '{name}' added successfully.".encode(), "")
 
     def _check(self, path: str) -> None:
         if not self.settings.enable_lora:
@@ -311,7 +315,8 @@ class FakeEngine:
 
     def _resolve(self, model: str) -> Response | None:
         """The filesystem resolver: joins its folder with the name, and compares the base model's name exactly."""
-        missing = _error(404, "NotFoundError", f"The model `{model}` does not exist.")
+        aliases = f" Valid aliases: {', '.join(self.served_names)}." if self.settings.number >= (0, 32) else ""
+        missing = _error(404, "NotFoundError", f"The model `{model}` does not exist.{aliases}", "model")
         directory = self.settings.resolver_dir
         if directory is None or not self.settings.enable_lora or not self.settings.runtime_updating:
             return missing
@@ -335,8 +340,11 @@ def _json(status: int, content: object) -> Response:
     return Response(status, json.dumps(content).encode())
 
 
-def _error(status: int, kind: str, message: str) -> Response:
-    return _json(status, {"error": {"message": message, "type": kind, "param": None, "code": status}})
+def _error(status: int, kind: str, message: str, param: str | None = None) -> Response:
+    # vLLM hides what looks like a path of its machine (vLLM 0.27.1 and 0.32.0, `sanitize_message`).
+    message = re.sub(r"/(?:home|usr|opt|var|tmp|root|lib|mnt|srv)(?:/[\w.\-]+)+", "<path>", message)
+    message = re.sub(r"(?:/[\w\-]+)+/[\w\-]+\.\w+", "<path>", message)
+    return _json(status, {"error": {"message": message, "type": kind, "param": param, "code": status}})
 
 
 def _card(name: str, root: str, parent: str | None) -> dict[str, Any]:

@@ -98,7 +98,8 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             return
         head = f"HTTP/1.1 {response.status} {_REASONS.get(response.status, 'Status')}\r\n"
-        head += f"content-type: {response.content_type}\r\n"
+        if response.content_type:
+            head += f"content-type: {response.content_type}\r\n"
         if isinstance(response.body, bytes):
             head += f"content-length: {len(response.body)}\r\n\r\n"
             self._transport.write(head.encode() + response.body)

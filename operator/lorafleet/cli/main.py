@@ -33,3 +33,11 @@ def sync(
     from lorafleet.cli.sync import main
 
     raise typer.Exit(main(plan, Path(termination_log), log_level))
+
+
+@app.command()
+def operator() -> None:
+    """Run one replica of the operator; its settings are LORAFLEET_* environment variables."""
+    from lorafleet.cli.operator import run
+
+    raise typer.Exit(run())

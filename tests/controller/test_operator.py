@@ -1,0 +1,175 @@
+"""The operator as a process, on a real API server, with fake engines and the real sync code."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from lorafleet.api.names import ADAPTER_PLURAL, FLEET_PLURAL
+
+from tests.harness.plane import Plane, until
+from tests.harness.stage import Stage, stage
+
+
+@pytest.fixture
+async def world(plane: Plane, namespace: str, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with stage(plane, namespace, tmp_path) as one:
+        await plane.fleet(namespace)
+        await one.engine("vllm-0")
+        await one.engine("vllm-1")
+        yield one
+
+
+async def serve(world: Stage, *versions: str, name: str = "python", **spec: object) -> None:
+    for version in versions:
+        world.source(version)
+    await world.plane.adapter(world.namespace, name, *versions, **spec)
+    await world.plane.condition(world.namespace, name, "Ready", "Serving")
+
+
+async def test_an_adapter_is_published_loaded_and_serves(world: Stage) -> None:
+    await serve(world, "1.0.0")
+    await world.loaded("1.0.0")
+    status = (await world.plane.get_adapter(world.namespace, "python"))["status"]
+    version = status["versions"][0]
+    assert status["traffic"] == [{"version": "1.0.0", "servedName": version["servedName"], "weight": 100}]
+    assert (world.serving / version["servedName"] / "lorafleet.json").exists()
+    assert version["id"] == 1
+    assert version["rank"] == 8
+    assert status["loaded"] == "2/2"
+
+
+async def test_a_new_version_switches_and_the_old_one_is_unloaded(world: Stage) -> None:
+    await serve(world, "1")
+    world.source("2")
+    await world.plane.adapter(world.namespace, "python", "1", "2")
+    await world.loaded("2")
+    status = (await world.plane.get_adapter(world.namespace, "python"))["status"]
+    assert status["stableVersion"] == "2"
+    assert [engine.double_loads for engine in world.engines.values()] == [0, 0]
+
+
+async def test_an_engine_that_restarts_gets_its_adapters_back(world: Stage) -> None:
+    await serve(world, "1")
+    await world.restart("vllm-0")
+    await world.loaded("1")
+    await world.plane.condition(world.namespace, "python", "Ready", "Serving")
+
+
+async def test_a_new_engine_gets_all_adapters(world: Stage) -> None:
+    await serve(world, "1")
+    await world.engine("vllm-2")
+    await world.loaded("1")
+    status = (await world.plane.get_adapter(world.namespace, "python"))["status"]
+    assert status["loaded"] in ("2/2", "2/3", "3/3")
+
+
+async def test_deletion_unloads_and_removes_bytes(world: Stage) -> None:
+    await serve(world, "1", "2")
+    await world.delete(ADAPTER_PLURAL, "python")
+    await world.gone(ADAPTER_PLURAL, "python")
+    await world.loaded()
+    assert not (world.serving / "python").exists()
+
+
+async def test_deletion_of_a_fleet_unloads_and_lets_go(world: Stage) -> None:
+    await serve(world, "1")
+    await world.delete(FLEET_PLURAL, "fleet")
+    await world.gone(FLEET_PLURAL, "fleet")
+    await world.loaded()
+    await until(
+        "the adapter says that its fleet is gone",
+        lambda: says(world, "python", "Ready", "WaitingForFleet"),
+    )
+
+
+async def says(world: Stage, name: str, kind: str, reason: str) -> bool:
+    status = (await world.plane.get_adapter(world.namespace, name)).get("status") or {}
+    return any(c["type"] == kind and c["reason"] == reason for c in status.get("conditions", ()))
+
+
+async def test_a_hung_engine_hurts_only_itself(world: Stage) -> None:
+    world.engines["vllm-1"].settings.hang.append("/v1/models")
+    await world.restart("vllm-1")
+    world.source("1")
+    await world.plane.adapter(world.namespace, "python", "1")
+    await world.plane.condition(world.namespace, "python", "Ready", "Serving")
+    await world.loaded("1", on=("vllm-0",))
+    fleet = await until("the fleet says so", lambda: unhealthy(world, "vllm-1"), 30)
+    assert "did not list its models" in fleet
+
+
+async def unhealthy(world: Stage, engine: str) -> str:
+    status = (await world.plane.get_fleet(world.namespace)).get("status") or {}
+    return next((e.get("message", "") for e in status.get("engines", ()) if e["name"] == engine), "")
+
+
+BAD = {
+    "rank": ({"r": 32}, "RankTooHigh"),
+    "base": ({"base_model_name_or_path": "other"}, "BaseModelMismatch"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+async def test_a_bad_adapter_stalls_and_nothing_else_moves(world: Stage, case: str) -> None:
+    await serve(world, "1", name="good")
+    changes, reason = BAD[case]
+    world.source("2", **changes)
+    await world.plane.adapter(world.namespace, "bad", "2")
+    message = await world.plane.condition(world.namespace, "bad", "Stalled", reason)
+    assert "version 2" in message
+    await world.loaded(adapter="bad")
+    await world.loaded("1", adapter="good")
+    assert not (world.serving / "bad").exists()
+
+
+async def test_a_version_that_an_engine_rejects_stalls(world: Stage) -> None:
+    await serve(world, "1")
+    body = '{"error": {"message": "vLLM does not yet support DoRA.", "type": "x", "code": 500}}'
+    world.engines["vllm-0"].settings.answers["/v1/load_lora_adapter"] = (500, body)
+    world.source("2")
+    await world.plane.adapter(world.namespace, "python", "1", "2")
+    message = await world.plane.condition(world.namespace, "python", "Stalled", "FeatureNotSupported")
+    assert "vllm-0" in message
+    status = (await world.plane.get_adapter(world.namespace, "python"))["status"]
+    assert [(t["version"], t["weight"]) for t in status["traffic"]] == [("1", 100)]
+
+
+async def test_a_misconfigured_engine_is_diagnosed_and_left_alone(world: Stage) -> None:
+    await serve(world, "1")
+    await world.engine("vllm-9", args=("--api-server-count", "2"))
+    message = await until("diagnosis", lambda: unhealthy(world, "vllm-9"))
+    assert "--api-server-count 1" in message
+    assert not world.engines["vllm-9"].adapters
+
+
+async def test_a_restart_of_the_operator_changes_nothing(world: Stage, tmp_path: Path) -> None:
+    await serve(world, "1")
+    assert world.replica is not None
+    world.replica.kill()
+    from tests.harness.replica import replica
+
+    settings = {"watch_namespaces": world.namespace, "lease_name": f"lease-{world.namespace}"}
+    async with replica(world.plane.kubeconfig, tmp_path / "second.log", **settings) as second:
+        await until("engines listed", lambda: listed(second), 20)
+        counts = [engine.report()["counts"] for engine in world.engines.values()]
+        assert all(count.get("/v1/load_lora_adapter") == 1 for count in counts), counts
+        world.source("2")
+        await world.plane.adapter(world.namespace, "python", "1", "2")
+        await world.loaded("2")
+    assert [engine.double_loads for engine in world.engines.values()] == [0, 0]
+
+
+async def listed(one: object) -> bool:
+    metrics = await one.metrics()  # type: ignore[attr-defined]
+    return sum(value for name, value in metrics.items() if name.startswith("lorafleet_engine_lists_total")) >= 2
+
+
+async def test_ids_are_never_used_again(world: Stage) -> None:
+    await serve(world, "1")
+    await world.delete(ADAPTER_PLURAL, "python")
+    await world.gone(ADAPTER_PLURAL, "python")
+    await serve(world, "2")
+    status = (await world.plane.get_adapter(world.namespace, "python"))["status"]
+    assert status["versions"][0]["id"] == 2
+    await asyncio.sleep(0)
