@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import kopf
+from kopf._core.engines.peering import Identity
 
 from lorafleet.api.names import ADAPTER_PLURAL, API_VERSION, FLEET_PLURAL, GROUP, VERSION
 from lorafleet.controller.adapter import AdapterReconciler
@@ -177,6 +178,8 @@ class Operator:
             registry=registry,
             settings=settings,
             standalone=True,
+            # Else kopf asks for the name of the user, which a pod's user need not have.
+            identity=Identity(self._settings.identity),
             clusterwide=not self._settings.namespaces,
             namespaces=self._settings.namespaces,
             stop_flag=stop,

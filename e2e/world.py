@@ -1,0 +1,311 @@
+"""A real fleet on a real cluster: the shipped charts, real vLLM engines, and the few things that people do to them.
+
+The demo and the scenarios act through this: kubectl and helm as a user would run them, files on the claim as a trainer
+would leave them, questions to engines as a client would ask them. It decides nothing and asserts nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from e2e.cluster import binaries, images, paths
+from e2e.cluster.seam import Cluster, Volume, open_cluster
+from e2e.engine.server import Options, environment
+from e2e.engine.tiny_model import make_adapters, tiny_model
+from e2e.engine.vllm_env import python_of
+
+ROOT = Path(__file__).parents[1]
+SYSTEM = "lorafleet-system"
+NAMESPACE = "specialists"
+FLEET = "tiny"
+BASE = "tiny-llama"
+CLAIM = "adapters"
+PROMPT = "A small model"
+VLLM = "0.32.0"
+T = TypeVar("T")
+
+
+class Failed(AssertionError):
+    """Something did not happen in time, or a command failed; the text says what was seen."""
+
+
+def until(what: str, probe: Callable[[], T], deadline: float = 120.0, pause: float = 0.2) -> T:
+    """Asks until the answer is true and returns it; raises Failed with what was seen last."""
+    end = time.monotonic() + deadline
+    last: Any = None
+    while time.monotonic() < end:
+        try:
+            last = probe()
+        except Failed as error:
+            last = error
+        else:
+            if last:
+                found: T = last
+                return found
+        time.sleep(pause)
+    raise Failed(f"not within {deadline:g} s: {what}; last seen: {last}")
+
+
+class World:
+    """The cluster, the operator's release and what is asked of them."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.kubeconfig = cluster.kubeconfig()
+
+    @classmethod
+    def up(cls, name: str = "lorafleet") -> World:
+        """A running cluster with our images in it."""
+        archives = [images.build(which) for which in ("engine", "lorafleet")]
+        cluster = open_cluster(name)
+        cluster.up()
+        for archive in archives:
+            cluster.load_image(archive)
+        return cls(cluster)
+
+    # Commands.
+
+    def run(self, *argv: str | Path, stdin: str | None = None, deadline: float = 120.0) -> str:
+        """Runs a command and returns what it prints; raises Failed with its words."""
+        words = [str(word) for word in argv]
+        done = subprocess.run(words, input=stdin, text=True, capture_output=True, timeout=deadline, check=False)
+        if done.returncode:
+            raise Failed(f"{' '.join(words[:6])} …: exit {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+    def kubectl(self, *argv: str, stdin: str | None = None, deadline: float = 120.0) -> str:
+        """kubectl, in the fleet's namespace unless told otherwise."""
+        where = () if "-n" in argv or "-A" in argv else ("-n", NAMESPACE)
+        return self.run(
+            binaries.kubectl(), f"--kubeconfig={self.kubeconfig}", *where, *argv, stdin=stdin, deadline=deadline
+        )
+
+    def helm(self, *argv: str, deadline: float = 300.0) -> str:
+        """helm."""
+        return self.run(binaries.helm(), f"--kubeconfig={self.kubeconfig}", *argv, deadline=deadline)
+
+    def json(self, *argv: str) -> Any:
+        """What kubectl prints as JSON."""
+        return json.loads(self.kubectl(*argv, "-o", "json"))
+
+    def apply(self, *manifests: dict[str, Any]) -> None:
+        """kubectl apply."""
+        self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(manifests))
+
+    # The charts.
+
+    def install_operator(self) -> None:
+        """Installs or upgrades the operator's chart and waits until both replicas are ready."""
+        values = {"image": {"repository": "localhost/lorafleet", "tag": "e2e", "pullPolicy": "Never"}}
+        self._release("lorafleet", ROOT / "charts/lorafleet", SYSTEM, values)
+        self.kubectl("-n", SYSTEM, "rollout", "status", "deployment/lorafleet", "--timeout=120s", deadline=130)
+
+    def install_fleet(
+        self, namespace: str = NAMESPACE, name: str = FLEET, size: str | None = None, **changes: Any
+    ) -> Volume:
+        """Installs the fleet's chart with real vLLM engines; ``changes`` go into the values of ``engines``."""
+        volume = self.cluster.make_volume(namespace, CLAIM, size)
+        self._release(name, ROOT / "charts/lorafleet-fleet", namespace, fleet_values(**changes))
+        return volume
+
+    def _release(self, name: str, chart: Path, namespace: str, values: dict[str, Any]) -> None:
+        folder = paths.state_dir(self.cluster.name) / "values"
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{namespace}-{name}.yaml"
+        file.write_text(yaml.safe_dump(values))
+        self.helm("upgrade", "--install", name, str(chart), "-n", namespace, "--create-namespace", "-f", str(file))
+
+    def wait_engines(self, count: int = 2, namespace: str = NAMESPACE, deadline: float = 420.0) -> None:
+        """Waits until so many engines of the fleet are usable."""
+
+        def usable() -> bool:
+            fleet = self.json("-n", namespace, "get", "specialistfleet", FLEET)
+            return int((fleet.get("status") or {}).get("readyEngines", 0)) == count
+
+        until(f"{count} engines usable in {namespace}", usable, deadline, pause=1.0)
+
+    # Adapters.
+
+    def volume_path(self, namespace: str = NAMESPACE, claim: str = CLAIM) -> Path:
+        """Where the claim's files are on this machine."""
+        volume = self.json("get", "pv", f"{namespace}-{claim}")
+        return Path(volume["spec"]["hostPath"]["path"])
+
+    def train(self, wanted: Sequence[dict[str, Any]], namespace: str = NAMESPACE) -> None:
+        """Adapters by peft at ``incoming/<name>`` of the claim; see ``make_adapters`` for the options."""
+        incoming = self.volume_path(namespace) / "incoming"
+        incoming.mkdir(mode=0o755, exist_ok=True)
+        jobs = []
+        for one in wanted:
+            options = {**one}
+            folder = incoming / str(options.pop("name"))
+            jobs.append({"folder": str(folder), "base_name": BASE, **options})
+        make_adapters(jobs)
+
+    def forget_training(self, namespace: str = NAMESPACE) -> None:
+        """Removes what ``train`` made."""
+        shutil.rmtree(self.volume_path(namespace) / "incoming", ignore_errors=True)
+
+    def adapter(self, name: str, *versions: str, namespace: str = NAMESPACE, **spec: Any) -> None:
+        """Applies an adapter whose versions come from ``incoming/<name>-<version>``; a tuple names another folder."""
+        entries = [{"name": v, "source": {"volume": {"path": f"incoming/{name}-{v}"}}} for v in versions]
+        self.apply(
+            {
+                "apiVersion": "lorafleet.dev/v1alpha1",
+                "kind": "LoRAAdapter",
+                "metadata": {"name": name, "namespace": namespace},
+                "spec": {"fleet": FLEET, "versions": entries, **spec},
+            }
+        )
+
+    def status(self, name: str, namespace: str = NAMESPACE) -> dict[str, Any]:
+        """An adapter's status."""
+        found: dict[str, Any] = self.json("-n", namespace, "get", "loraadapter", name).get("status") or {}
+        return found
+
+    def condition(self, name: str, kind: str, namespace: str = NAMESPACE) -> dict[str, Any]:
+        """One of an adapter's conditions."""
+        conditions = self.status(name, namespace).get("conditions", ())
+        return next((one for one in conditions if one["type"] == kind), {})
+
+    def wait(
+        self, name: str, kind: str, reason: str, namespace: str = NAMESPACE, deadline: float = 120.0
+    ) -> dict[str, Any]:
+        """Waits until a condition of an adapter is true for a reason; the condition."""
+
+        def holds() -> dict[str, Any]:
+            found = self.condition(name, kind, namespace)
+            if found.get("status") == "True" and found.get("reason") == reason:
+                return found
+            raise Failed(json.dumps(self.status(name, namespace).get("conditions")))
+
+        return until(f"{name} {kind} because {reason}", holds, deadline)
+
+    def wait_serving(self, name: str, version: str, namespace: str = NAMESPACE, deadline: float = 120.0) -> str:
+        """Waits until a version carries all traffic on every engine; its served name."""
+
+        def serves() -> str:
+            status = self.status(name, namespace)
+            traffic = status.get("traffic") or [{}]
+            ready = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
+            current = ready.get("observedGeneration") == self.generation(name, namespace)
+            if traffic[0].get("version") == version and ready.get("status") == "True" and current:
+                return str(traffic[0]["servedName"])
+            raise Failed(json.dumps(status.get("conditions")))
+
+        return until(f"{name} {version} serves", serves, deadline)
+
+    def generation(self, name: str, namespace: str = NAMESPACE) -> int:
+        """An adapter's generation."""
+        return int(self.json("-n", namespace, "get", "loraadapter", name)["metadata"]["generation"])
+
+    # Engines.
+
+    def engines(self, namespace: str = NAMESPACE) -> list[str]:
+        """The pods of the fleet's engines."""
+        pods = self.json("-n", namespace, "get", "pods", "-l", "lorafleet.dev/component=engine")["items"]
+        return sorted(pod["metadata"]["name"] for pod in pods if not pod["metadata"].get("deletionTimestamp"))
+
+    def pod(self, name: str, namespace: str = NAMESPACE) -> dict[str, Any]:
+        """A pod."""
+        found: dict[str, Any] = self.json("-n", namespace, "get", "pod", name)
+        return found
+
+    def request(self, engine: str, where: str, body: dict[str, Any] | None = None, namespace: str = NAMESPACE) -> Any:
+        """A request to an engine's API as a client in the cluster sends it; Failed unless it answers 2xx."""
+        address = self.pod(engine, namespace)["status"].get("podIP")
+        if not address:
+            raise Failed(f"{engine} has no address")
+        argv = [*self.cluster.enter(), "curl", "-sS", "--fail-with-body", "-m", "30", f"http://{address}:8000{where}"]
+        if body is not None:
+            argv += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+        text = self.run(*argv)
+        return json.loads(text) if text else {}
+
+    def ask(self, engine: str, model: str, prompt: str = PROMPT, namespace: str = NAMESPACE, tokens: int = 12) -> str:
+        """What a model answers, greedily."""
+        body = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0}
+        return str(self.request(engine, "/v1/completions", body, namespace)["choices"][0]["text"])
+
+    def listed(self, engine: str, namespace: str = NAMESPACE) -> dict[str, str]:
+        """The adapters that an engine lists, by name with their path."""
+        models = self.request(engine, "/v1/models", namespace=namespace)["data"]
+        return {one["id"]: one["root"] for one in models if one.get("parent")}
+
+    def kill_engine(self, engine: str, namespace: str = NAMESPACE) -> None:
+        """Ends the main process of an engine's container; the kubelet starts it again."""
+        self.kubectl("-n", namespace, "exec", engine, "-c", "vllm", "--", "sh", "-c", "kill -9 -1 || true")
+
+    def restarts(self, engine: str, namespace: str = NAMESPACE) -> int:
+        """How often an engine's container was started again."""
+        statuses = self.pod(engine, namespace)["status"].get("containerStatuses") or [{}]
+        return int(statuses[0].get("restartCount", 0))
+
+    # The operator.
+
+    def leader(self) -> str:
+        """The pod that holds the Lease."""
+        lease = self.json("-n", SYSTEM, "get", "lease", "lorafleet")
+        return str(lease["spec"].get("holderIdentity", "")).rsplit("_", 1)[0]
+
+    def operators(self) -> list[str]:
+        """The operator's pods."""
+        pods = self.json("-n", SYSTEM, "get", "pods", "-l", "app.kubernetes.io/name=lorafleet")["items"]
+        return sorted(pod["metadata"]["name"] for pod in pods if not pod["metadata"].get("deletionTimestamp"))
+
+    def operator_log(self) -> str:
+        """What both replicas wrote."""
+        return self.kubectl("-n", SYSTEM, "logs", "-l", "app.kubernetes.io/name=lorafleet", "--tail=400", "--prefix")
+
+
+def fleet_values(**changes: Any) -> dict[str, Any]:
+    """Values of the fleet's chart for a vLLM on CPU, from the environment and model in the cache."""
+    model = tiny_model(VLLM)
+    environ = environment(Options(version=VLLM, model=model))
+    mounts = [(python_of(VLLM).parents[1], "vllm"), (model, "model")]
+    engines: dict[str, Any] = {
+        "enabled": True,
+        "replicas": 2,
+        "model": str(model),
+        "servedModelName": [BASE],
+        "maxLoras": 2,
+        "maxCpuLoras": 8,
+        "maxLoraRank": 16,
+        "image": {"repository": "localhost/lorafleet-engine", "tag": "e2e", "pullPolicy": "Never"},
+        "command": [str(python_of(VLLM)), "-m", "vllm.entrypoints.openai.api_server"],
+        "extraArgs": [
+            "--dtype", "float32", "--enforce-eager", "--max-model-len", "256", "--max-num-seqs", "8",
+        ],
+        "extraEnv": [
+            {"name": name, "value": value}
+            for name, value in environ.items()
+            if name not in ("VLLM_ALLOW_RUNTIME_LORA_UPDATING",)
+        ],
+        "extraVolumes": [
+            {"name": name, "hostPath": {"path": str(path), "type": "Directory"}} for path, name in mounts
+        ],
+        "extraVolumeMounts": [
+            {"name": name, "mountPath": str(path), "readOnly": True} for path, name in mounts
+        ],
+        "cacheSize": "2Gi",
+        "shmSize": "256Mi",
+        "startupSeconds": 600,
+        "terminationGracePeriodSeconds": 5,
+        **changes,
+    }  # fmt: skip
+    return {
+        "fleetName": FLEET,
+        "baseModel": {"name": BASE, "aliases": [str(model)]},
+        "storage": {"create": False, "claimName": CLAIM, "mountPath": "/adapters"},
+        "drainTime": "2s",
+        "deletionDeadline": "20s",
+        "engines": engines,
+    }
