@@ -6,8 +6,12 @@ would leave them, questions to engines as a client would ask them. It decides no
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -78,7 +82,9 @@ class World:
         words = [str(word) for word in argv]
         done = subprocess.run(words, input=stdin, text=True, capture_output=True, timeout=deadline, check=False)
         if done.returncode:
-            raise Failed(f"{' '.join(words[:6])} …: exit {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+            raise Failed(
+                f"{' '.join(words[:6])} …: exit {done.returncode}: {done.stderr.strip() or done.stdout.strip()}"
+            )
         return done.stdout
 
     def kubectl(self, *argv: str, stdin: str | None = None, deadline: float = 120.0) -> str:
@@ -104,7 +110,12 @@ class World:
 
     def install_operator(self) -> None:
         """Installs or upgrades the operator's chart and waits until both replicas are ready."""
-        values = {"image": {"repository": "localhost/lorafleet", "tag": "e2e", "pullPolicy": "Never"}}
+        image = images.build("lorafleet")
+        values = {
+            "image": {"repository": "localhost/lorafleet", "tag": "e2e", "pullPolicy": "Never"},
+            # The tag stays the same when the image changes: without this the pods would, too.
+            "podAnnotations": {"lorafleet.dev/image": image.stem},
+        }
         self._release("lorafleet", ROOT / "charts/lorafleet", SYSTEM, values)
         self.kubectl("-n", SYSTEM, "rollout", "status", "deployment/lorafleet", "--timeout=120s", deadline=130)
 
@@ -248,6 +259,28 @@ class World:
         """How often an engine's container was started again."""
         statuses = self.pod(engine, namespace)["status"].get("containerStatuses") or [{}]
         return int(statuses[0].get("restartCount", 0))
+
+    def processes(self, pod: str, namespace: str = NAMESPACE) -> list[int]:
+        """The process ids, on this machine, of a pod's containers."""
+        uid = self.pod(pod, namespace)["metadata"]["uid"]
+        found = []
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if f"pod{uid}" in (folder / "cgroup").read_text():
+                        found.append(int(folder.name))
+        return sorted(found)
+
+    def signal(self, pod: str, number: signal.Signals, namespace: str = NAMESPACE) -> None:
+        """Sends a signal to everything in a pod, from outside, so that its first process gets it too."""
+        for pid in self.processes(pod, namespace):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def load_calls(self, engine: str, namespace: str = NAMESPACE) -> list[int]:
+        """The statuses of all load calls that an engine's present container has answered, from its access log."""
+        log = self.kubectl("-n", namespace, "logs", engine, "-c", "vllm")
+        return [int(line) for line in re.findall(r'"POST /v1/load_lora_adapter HTTP/1\.\d" (\d+)', log)]
 
     # The operator.
 

@@ -99,6 +99,10 @@ class OwnCluster:
         with _locked(f"cluster-{self._name}"):
             self._down()
 
+    def restart(self, part: str) -> None:
+        """Kills one part and starts it again, everything else running on. For fault tests."""
+        self._processes.restart(part)
+
     def load_image(self, archive: Path) -> None:
         if self._mode != NODE:
             raise ClusterError(f"{self._name} has no node that could hold an image")

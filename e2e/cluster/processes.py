@@ -62,6 +62,19 @@ class Processes:
         record = {"pid": child.pid, "started": _started(child.pid), "boot": BOOT.read_text().strip()}
         (self._pids / f"{program.name}.json").write_text(json.dumps(record))
 
+    def restart(self, name: str) -> None:
+        """Ends a program by force and starts it again with the same words, as a static pod's kubelet would."""
+        pid = self.pid(name)
+        if pid is None:
+            raise ClusterError(f"{name} does not run; `up` mends that")
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+        pairs = (pair.partition("=") for pair in Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0"))
+        env = {key: value for key, _, value in pairs if key}
+        os.kill(pid, signal.SIGKILL)
+        if not self._gone(name, 10):
+            raise ClusterError(f"{name} (process {pid}) does not end")
+        self.start(Program(name, words, env))
+
     def log(self, name: str) -> Path:
         return self.logs / f"{name}.log"
 

@@ -1,4 +1,4 @@
-"""What the fleet's chart renders: objects that the models accept, and engines that the operator finds nothing wrong with."""
+"""What the fleet's chart renders: objects that the models accept, and engines with which nothing is wrong."""
 
 import json
 from typing import Any
@@ -115,7 +115,26 @@ def test_engines_are_started_with_the_values() -> None:
     objects = render(CHART, CPU)
     found = vllm(objects)
     assert found["command"] == ["/venv/bin/python", "-m", "vllm.entrypoints.openai.api_server"]
-    assert found["args"] == ["--model", "/models/tiny", "--served-model-name", "tiny", "--port", "8000", "--enable-lora", "--max-loras", "2", "--max-cpu-loras", "8", "--max-lora-rank", "16", "--dtype", "float32", "--enforce-eager", "--max-model-len", "256"]
+    assert found["args"] == [
+        "--model",
+        "/models/tiny",
+        "--served-model-name",
+        "tiny",
+        "--port",
+        "8000",
+        "--enable-lora",
+        "--max-loras",
+        "2",
+        "--max-cpu-loras",
+        "8",
+        "--max-lora-rank",
+        "16",
+        "--dtype",
+        "float32",
+        "--enforce-eager",
+        "--max-model-len",
+        "256",
+    ]
     assert found["image"] == "localhost/lorafleet-engine:e2e"
     assert facts(objects).max_cpu_loras == 8
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from lorafleet.api.names import ADAPTER_PLURAL, FLEET_PLURAL
+from lorafleet.controller.kube import path
 
 from tests.harness.plane import Plane, until
 from tests.harness.stage import Stage, stage
@@ -18,6 +19,12 @@ async def world(plane: Plane, namespace: str, tmp_path: Path) -> AsyncIterator[S
         await one.engine("vllm-0")
         await one.engine("vllm-1")
         yield one
+
+
+async def events_of(world: Stage, name: str) -> dict[str, str]:
+    found = (await world.plane.kube.list(path("events.k8s.io/v1", "events", world.namespace)))["items"]
+    notes = {event["reason"]: event["note"] for event in found if event["regarding"]["name"] == name}
+    return notes if "Serving" in notes else {}
 
 
 async def serve(world: Stage, *versions: str, name: str = "python", **spec: object) -> None:
@@ -37,6 +44,8 @@ async def test_an_adapter_is_published_loaded_and_serves(world: Stage) -> None:
     assert version["id"] == 1
     assert version["rank"] == 8
     assert status["loaded"] == "2/2"
+    events = await until("events are posted", lambda: events_of(world, "python"))
+    assert {"Publishing", "Loading", "Serving"} <= events.keys()
 
 
 async def test_a_new_version_switches_and_the_old_one_is_unloaded(world: Stage) -> None:

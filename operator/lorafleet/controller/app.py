@@ -33,7 +33,7 @@ from lorafleet.controller.world import World
 
 log = logging.getLogger(__name__)
 
-EXIT_GRACE = 5.0
+EXIT_GRACE = 2.0
 
 
 class Operator:
@@ -93,12 +93,14 @@ class Operator:
             if renewing in done:
                 # Whoever holds the Lease now may act at any moment: nothing of ours may follow.
                 os._exit(1)
+            # In this order: nothing of ours acts any more, then the other replica may, then we tidy up.
             await queue.close()
+            renewing.cancel()
+            await self._lease.release()
             operator.set()
-            for task in (renewing, *tasks):
+            for task in tasks:
                 task.cancel()
             await asyncio.wait({renewing, *tasks}, timeout=EXIT_GRACE)
-            await self._lease.release()
             return 0 if done == {stopping} and not self._sick else 1
 
     async def _start(self, http: httpx.AsyncClient) -> tuple[WorkQueue, set[asyncio.Task[Any]], asyncio.Event]:
@@ -172,6 +174,8 @@ class Operator:
 
         settings = kopf.OperatorSettings()
         settings.posting.enabled = False
+        # Our kinds are there from the start; looking for new ones would need rights on all CRDs.
+        settings.scanning.disabled = True
         settings.watching.reconnect_backoff = 0.2
         settings.networking.error_backoffs = [0.2, 0.5, 1, 2, 2, 2, 2, 2, 5, 5, 5, 5, 10, 10, 10]
         await kopf.operator(

@@ -118,7 +118,7 @@ class Writer:
         body = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{tracked.name}.", "namespace": tracked.namespace},
+            "metadata": {"generateName": f"{tracked.name}-", "namespace": tracked.namespace},
             "eventTime": now,
             "reportingController": "lorafleet.dev/operator",
             "reportingInstance": self._identity[:128],
