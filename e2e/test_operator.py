@@ -66,7 +66,7 @@ def test_a_handover_loads_nothing_twice(world: World) -> None:
     new_leader(world, old)
     world.adapter("python", "1", "2")
     world.wait_serving("python", "2", deadline=180)
-    assert [world.load_calls(engine) for engine in world.engines()] == [before + [200] for before in calls]
+    assert [world.load_calls(engine) for engine in world.engines()] == [[*before, 200] for before in calls]
     world.kubectl("-n", SYSTEM, "rollout", "status", "deployment/lorafleet", "--timeout=120s", deadline=130)
 
 

@@ -182,3 +182,42 @@ async def test_ids_are_never_used_again(world: Stage) -> None:
     status = (await world.plane.get_adapter(world.namespace, "python"))["status"]
     assert status["versions"][0]["id"] == 2
     await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("what", ["entry", "adapter"])
+async def test_what_was_published_for_nobody_is_removed_again(world: Stage, what: str) -> None:
+    await serve(world, "1", name="other")
+    world.source("2")
+    world.kubelet.paused.clear()
+    await world.plane.adapter(world.namespace, "python", "2")
+    await until("a sync job", lambda: sync_jobs(world))
+    if what == "entry":
+        await world.plane.adapter(world.namespace, "python", "1")
+    else:
+        await world.delete(ADAPTER_PLURAL, "python")
+    world.kubelet.paused.set()
+    if what == "entry":
+        await world.plane.condition(world.namespace, "python", "Ready", "Serving")
+    else:
+        await world.gone(ADAPTER_PLURAL, "python")
+
+    def only_known() -> bool:
+        folder = world.serving / "python"
+        return sorted(path.name[:1] for path in folder.iterdir() if folder.exists()) == ["1"] * (what == "entry")
+
+    await until("only what is known is left", lambda: not (world.serving / "python").exists() or only_known(), 20)
+    assert world.engines["vllm-0"].report()["double_loads"] == 0
+
+
+async def sync_jobs(world: Stage) -> list[object]:
+    jobs = await world.plane.kube.list(path("batch/v1", "jobs", world.namespace))
+    return [job for job in jobs["items"] if "2" in job["metadata"]["annotations"]["lorafleet.dev/items"]]
+
+
+async def test_finished_jobs_are_deleted(world: Stage) -> None:
+    await serve(world, "1")
+
+    async def none() -> bool:
+        return not (await world.plane.kube.list(path("batch/v1", "jobs", world.namespace)))["items"]
+
+    await until("no job is left", none)

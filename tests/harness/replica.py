@@ -85,4 +85,4 @@ async def replica(kubeconfig: str, log: Path, **settings: object) -> AsyncIterat
         yield await one.leading()
     finally:
         if one.process.poll() is None:
-            await asyncio.to_thread(one.stop)
+            assert await asyncio.to_thread(one.stop) == 0, f"no clean end:\n{log.read_text()[-3000:]}"

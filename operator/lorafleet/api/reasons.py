@@ -16,7 +16,6 @@ class Reason(StrEnum):
     WAITING_FOR_ENGINES = "WaitingForEngines"
     PUBLISHING = "Publishing"
     LOADING = "Loading"
-    DRAINING = "Draining"
     RETIRING = "Retiring"
     DELETING = "Deleting"
     DELETION_DEADLINE = "DeletionDeadline"
@@ -48,7 +47,6 @@ class Reason(StrEnum):
     # What happened to the volume or the Job. Retried with backoff.
     VOLUME_FULL = "VolumeFull"
     VOLUME_ERROR = "VolumeError"
-    CLAIM_NOT_FOUND = "ClaimNotFound"
     SYNC_FAILED = "SyncFailed"
 
     # What an engine said to a load.

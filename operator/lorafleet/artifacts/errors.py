@@ -12,7 +12,6 @@ RETRIED = frozenset(
         Reason.SOURCE_CHANGED,
         Reason.VOLUME_FULL,
         Reason.VOLUME_ERROR,
-        Reason.CLAIM_NOT_FOUND,
         Reason.SYNC_FAILED,
     }
 )

@@ -33,8 +33,10 @@ def observe(state: FleetState, adapter: Adapter, now: datetime) -> tuple[Observe
     used: set[SyncItem] = set()
     hashes = {entry.name: entry_hash(entry) for entry in adapter.spec.versions} if adapter.spec else {}
     for item, result in _results(state, adapter):
+        if item.version and hashes.get(item.version) != item.entry:
+            continue  # Published for an entry that is gone: the fleet sees to its bytes.
         used.add(item)
-        if item.version and result is not None and hashes.get(item.version) == item.entry:
+        if item.version and result is not None:
             published[item.version] = result
         elif item.served and not isinstance(result, Published):
             removed[item.served] = result
@@ -129,11 +131,12 @@ class AdapterReconciler:
     async def _release(self, state: FleetState, adapter: Adapter, plan: Plan) -> None:
         """The object may go; what an engine may still read is left to the fleet."""
         if plan.orphans and state.fleet is not None:
-            pending = state.fleet.status.pending_removals
             since = timestamp(datetime.now(UTC))
-            pending += tuple(PendingRemoval(served_name=served, since=since) for served in plan.orphans)
-            status = state.fleet.status.model_copy(update={"pending_removals": pending})
-            await self._writer.fleet(state.fleet, status)
+            left = tuple(PendingRemoval(served_name=served, since=since) for served in plan.orphans)
+            async with state.writing:
+                pending = state.fleet.status.pending_removals + left
+                status = state.fleet.status.model_copy(update={"pending_removals": pending})
+                await self._writer.fleet(state.fleet, status)
             self._world.ask_fleet(state, 0.0)
             names = ", ".join(plan.orphans)
             text = f"{names} could not be unloaded in time; the fleet removes the bytes when no engine lists them"

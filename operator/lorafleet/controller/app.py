@@ -48,6 +48,11 @@ class Operator:
         self._stop = asyncio.Event()
         self._queue: WorkQueue | None = None
 
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+
     def _died(self, what: str) -> None:
         self._sick = self._sick or what
         self._stop.set()
@@ -58,9 +63,7 @@ class Operator:
 
     async def run(self) -> int:
         """Runs until told to stop; the process' exit code."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+        self._take_signals()
         settings = self._settings
         probes = await serve(settings.http_host, settings.http_port, self._health, lambda: not self._sick)
         stopping = asyncio.create_task(self._stop.wait())
@@ -178,6 +181,14 @@ class Operator:
         settings.scanning.disabled = True
         settings.watching.reconnect_backoff = 0.2
         settings.networking.error_backoffs = [0.2, 0.5, 1, 2, 2, 2, 2, 2, 5, 5, 5, 5, 10, 10, 10]
+        ready = asyncio.Event()
+
+        async def take_signals_back() -> None:
+            await ready.wait()
+            self._take_signals()
+
+        # kopf installs signal handlers of its own, which would end it before our order of stopping.
+        taking = asyncio.create_task(take_signals_back())
         await kopf.operator(
             registry=registry,
             settings=settings,
@@ -187,7 +198,9 @@ class Operator:
             clusterwide=not self._settings.namespaces,
             namespaces=self._settings.namespaces,
             stop_flag=stop,
+            ready_flag=ready,
         )
+        taking.cancel()
 
 
 async def main(settings: Settings) -> int:

@@ -52,9 +52,11 @@ class FleetReconciler:
             await self._writer.hold(fleet)
         if fleet.spec is not None:
             self._pods.watch(state, fleet.spec.engines.selector.query, str(fleet.spec.engines.port))
-        status = self._summary(state, fleet, datetime.now(UTC))
-        if not await self._writer.fleet(fleet, status):
-            return None
+        async with state.writing:
+            status = self._summary(state, fleet, datetime.now(UTC))
+            if not await self._writer.fleet(fleet, status):
+                return None
+        self._acknowledge(state, fleet)
         removals = self._removals(state, fleet)
         view = fleet_view(state)
         if view != self._views.get(ref, ...):
@@ -109,22 +111,29 @@ class FleetReconciler:
                     highest = max(highest, result.id)
                     if self._stray(state, item):
                         strays.add(served_name(item.adapter, item.version, result.digest))
-                if item.uid == fleet.uid:
-                    job.open.discard(item)
-                    if not isinstance(result, Failed):
-                        removed.add(item.served)
+                if item.uid == fleet.uid and not isinstance(result, Failed):
+                    removed.add(item.served)
+        return removed, strays, highest
+
+    def _acknowledge(self, state: FleetState, fleet: Fleet) -> None:
+        """Results that are in a written status need not be kept."""
+        for job in state.sync.jobs.values():
+            if job.results is not None:
+                mine = {item for item in job.open if item.uid == fleet.uid or self._stray(state, item)}
+                job.open -= mine
         for item in [item for item in state.sync.refused if item.uid == fleet.uid]:
             del state.sync.refused[item]
-        return removed, strays, highest
+        self._world.ask_sync(state)
 
     @staticmethod
     def _stray(state: FleetState, item: SyncItem) -> bool:
-        """Whether a version was published for an adapter or an entry that is gone meanwhile."""
+        """Whether an item is for an adapter or an entry that is gone meanwhile."""
         adapter = state.adapters.get(item.adapter)
         if adapter is None or adapter.uid != item.uid:
             return True
         entries = adapter.spec.versions if adapter.spec else ()
-        return not any(entry.name == item.version and entry_hash(entry) == item.entry for entry in entries)
+        known = any(entry.name == item.version and entry_hash(entry) == item.entry for entry in entries)
+        return bool(item.version) and not known
 
     def _summary(self, state: FleetState, fleet: Fleet, now: datetime) -> SpecialistFleetStatus:
         removed, strays, highest = self._take_results(state, fleet)
@@ -138,7 +147,6 @@ class FleetReconciler:
         }
         kept += [PendingRemoval(served_name=served, since=timestamp(now)) for served in sorted(strays)]
         pending = tuple(kept)
-        self._world.ask_sync(state)
         engines = sorted(state.engines.values(), key=lambda engine: engine.name)
         usable = state.usable_engines()
         ENGINES.labels(*state.ref, "usable").set(usable)

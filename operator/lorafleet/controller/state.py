@@ -4,6 +4,7 @@ All of it can be lost: it is rebuilt from the API server, the engines' listings 
 few rules that keep it consistent; nothing here talks to anyone.
 """
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -130,6 +131,8 @@ class FleetState:
     keep: set[str] = field(default_factory=set)
     carrying: set[str] = field(default_factory=set)
     contributions: dict[str, Wanted] = field(default_factory=dict)
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held from computing a fleet's status to having written it: two reconciles write it."""
 
     @property
     def gone(self) -> bool:

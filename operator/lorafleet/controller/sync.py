@@ -49,7 +49,10 @@ class SyncReconciler:
             return None
         if not self.ready:
             return 0.1
-        self._drop_strangers(state)
+        if state.fleet is None:
+            # Nobody is left to take the results; what was published goes with the claim.
+            for job in state.sync.jobs.values():
+                job.open.clear()
         for job in [job for job in state.sync.jobs.values() if job.results is not None and not job.open]:
             await self._delete(state, job)
         if state.fleet is None or state.fleet.spec is None or state.suspended:
@@ -61,17 +64,6 @@ class SyncReconciler:
             waiting = [item for item in waiting if item not in batch]
             free -= await self._create(state, batch)
         return None
-
-    def _drop_strangers(self, state: FleetState) -> None:
-        """Results for objects that are gone have nobody to wait for; what they published goes again."""
-        uids = {adapter.uid for adapter in state.adapters.values()}
-        uids |= {state.fleet.uid} if state.fleet else set()
-        for job in state.sync.jobs.values():
-            if job.results is None:
-                continue
-            job.open = {item for item in job.open if item.uid in uids}
-        for item in [item for item in state.sync.refused if item.uid not in uids]:
-            del state.sync.refused[item]
 
     async def _create(self, state: FleetState, batch: list[SyncItem]) -> bool:
         assert state.fleet
@@ -115,8 +107,8 @@ class SyncReconciler:
         for item in items:
             if item.adapter in state.adapters:
                 self._world.ask_served(state, item.adapter, 0.0)
-            else:
-                self._world.ask_fleet(state, 0.0)
+        if any(item.adapter not in state.adapters or item.version for item in items):
+            self._world.ask_fleet(state)
 
     # What the watches of Jobs and pods report.
 
@@ -138,6 +130,8 @@ class SyncReconciler:
         if kind == "DELETED":
             if known is not None and known.results is None:
                 self._finish(state, known, jobs.lost(known.items, f"sync job {name} was deleted"), "lost")
+            elif known is not None:
+                state.sync.jobs.pop(name, None)
             return
         if known is None:
             if job["metadata"].get("deletionTimestamp"):
