@@ -32,7 +32,7 @@ unit: ## tests without a node: pure code, fakes, the volume, and the control pla
 	@$(RUN) pytest tests
 
 contract: ## the engine contract against a real vLLM, as plain process; VLLM=0.27.1 for the oldest supported
-	@$(RUN) pytest tests/contract --vllm $(VLLM)
+	@VLLM="$(VLLM)" $(RUN) pytest tests/contract
 
 e2e: ## the scenarios on a real cluster with a real vLLM
 	@$(RUN) pytest e2e -x --color=yes

@@ -80,7 +80,7 @@ def test_a_deletion_does_not_wait_for_a_dead_engine_for_ever(world: World) -> No
 
 
 def plain_engine(world: World) -> dict[str, Any]:
-    """A pod like the fleet's engines, of another fleet, started without runtime updating."""
+    """A pod like the fleet's engines, of another fleet, without runtime updating; the pod does not show it."""
     like = copy.deepcopy(world.pod(world.engines()[0]))
     spec = like["spec"]
     spec.pop("nodeName", None)
@@ -88,27 +88,41 @@ def plain_engine(world: World) -> dict[str, Any]:
     (container,) = spec["containers"]
     for variable in container["env"]:
         if variable["name"] == "VLLM_ALLOW_RUNTIME_LORA_UPDATING":
-            variable["value"] = "false"
-    labels = {"app": "plain"}
-    metadata = {"name": "plain-0", "namespace": NAMESPACE, "labels": labels}
+            del variable["value"]
+            variable["valueFrom"] = {"configMapKeyRef": {"name": "plain", "key": "updating"}}
+    metadata = {"name": "plain-0", "namespace": NAMESPACE, "labels": {"app": "plain"}}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
-def test_an_engine_without_runtime_updating_is_diagnosed_with_the_fix(world: World) -> None:
-    fleet = {
+def plain_fleet(world: World) -> dict[str, Any]:
+    """A second fleet, for the same base model."""
+    model = world.json("get", "specialistfleet", "tiny")["status"]["engineModel"]
+    return {
         "apiVersion": "lorafleet.dev/v1alpha1",
         "kind": "SpecialistFleet",
         "metadata": {"name": "plain", "namespace": NAMESPACE},
         "spec": {
-            "baseModel": {
-                "name": BASE,
-                "aliases": [world.json("get", "specialistfleet", "tiny")["status"]["engineModel"]],
-            },
+            "baseModel": {"name": BASE, "aliases": [model]},
             "engines": {"selector": {"matchLabels": {"app": "plain"}}},
             "storage": {"claimName": CLAIM, "mountPath": "/adapters"},
+            "drainTime": "1s",
         },
     }
-    world.apply(fleet, plain_engine(world))
+
+
+def test_an_engine_without_runtime_updating_is_diagnosed_with_the_fix(world: World) -> None:
+    trained(world, "python-1", "plain-1")
+    world.adapter("python", "1")
+    world.wait_serving("python", "1")
+    before = [(world.listed(engine), world.load_calls(engine)) for engine in world.engines()]
+    config = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "plain", "namespace": NAMESPACE},
+        "data": {"updating": "false"},
+    }
+    world.apply(config, plain_fleet(world), plain_engine(world))
+    world.adapter("plain", "1", fleet="plain")
     try:
 
         def stalled() -> str:
@@ -119,10 +133,12 @@ def test_an_engine_without_runtime_updating_is_diagnosed_with_the_fix(world: Wor
         message = until("the diagnosis", stalled, 300, pause=1)
         assert "plain-0" in message
         assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in message
-        assert world.load_calls("plain-0") == []
-        world.wait_engines(2)
+        assert world.condition("plain", "Available")["status"] == "False"
+        assert world.listed("plain-0") == {}
+        assert [(world.listed(engine), world.load_calls(engine)) for engine in world.engines()] == before
     finally:
-        world.kubectl("delete", "pod/plain-0", "specialistfleet/plain", "--timeout=60s")
+        world.kubectl("delete", "loraadapter/plain", "--timeout=60s")
+        world.kubectl("delete", "pod/plain-0", "specialistfleet/plain", "configmap/plain", "--timeout=60s")
 
 
 def test_base_model_goes_on_answering_through_all_this(world: World) -> None:

@@ -104,7 +104,8 @@ class World:
 
     def apply(self, *manifests: dict[str, Any]) -> None:
         """kubectl apply."""
-        self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(manifests))
+        namespace = manifests[0]["metadata"].get("namespace", NAMESPACE)
+        self.kubectl("-n", namespace, "apply", "-f", "-", stdin=yaml.safe_dump_all(manifests))
 
     # The charts.
 
@@ -165,15 +166,15 @@ class World:
         """Removes what ``train`` made."""
         shutil.rmtree(self.volume_path(namespace) / "incoming", ignore_errors=True)
 
-    def adapter(self, name: str, *versions: str, namespace: str = NAMESPACE, **spec: Any) -> None:
-        """Applies an adapter whose versions come from ``incoming/<name>-<version>``; a tuple names another folder."""
+    def adapter(self, name: str, *versions: str, namespace: str = NAMESPACE, fleet: str = FLEET, **spec: Any) -> None:
+        """Applies an adapter whose versions come from ``incoming/<name>-<version>`` of the claim."""
         entries = [{"name": v, "source": {"volume": {"path": f"incoming/{name}-{v}"}}} for v in versions]
         self.apply(
             {
                 "apiVersion": "lorafleet.dev/v1alpha1",
                 "kind": "LoRAAdapter",
                 "metadata": {"name": name, "namespace": namespace},
-                "spec": {"fleet": FLEET, "versions": entries, **spec},
+                "spec": {"fleet": fleet, "versions": entries, **spec},
             }
         )
 

@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
+
 from lorafleet.api import crd, names
 from lorafleet.api.adapter import LoRAAdapterSpec
 from lorafleet.api.fleet import SpecialistFleetSpec
 from lorafleet.controller.kube import KubeError, path
-
 from tests.harness.plane import ROOT, Plane
 
 VOLUME = {"volume": {"path": "incoming/x"}}

@@ -12,11 +12,16 @@ from lorafleet.artifacts.digest import FileDigest, digest, hash_file
 
 _HEX = hashlib.sha256(b"x").hexdigest()
 _FILES = st.lists(
-    st.builds(FileDigest, st.text("abcA._-é", min_size=1), st.integers(0, 2**40), st.binary(min_size=32, max_size=32).map(bytes.hex)),
+    st.builds(
+        FileDigest,
+        st.text("abcA._-é", min_size=1),
+        st.integers(0, 2**40),
+        st.binary(min_size=32, max_size=32).map(bytes.hex),
+    ),
     min_size=1,
     max_size=6,
     unique_by=lambda file: file.path,
-)  # fmt: skip
+)
 
 
 def test_it_is_what_a_shell_computes(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_no_header_ends_in_another_error(header: bytes, body: int) -> None:
     try:
         parse_header(header, body)
     except ArtifactError as error:
-        assert error.reason is Reason.WEIGHTS_INVALID  # noqa: PT017
+        assert error.reason is Reason.WEIGHTS_INVALID
 
 
 _Q = f"{PREFIX}.q_proj"

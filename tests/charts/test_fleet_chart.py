@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 import pytest
+
 from lorafleet.api.adapter import LoRAAdapterSpec
 from lorafleet.api.fleet import SpecialistFleetSpec
 from lorafleet.controller.jobs import USER
 from lorafleet.engines.diagnosis import Expectations, diagnose
 from lorafleet.engines.facts import EngineFacts, engine_facts
-
 from tests.charts.helm import CHARTS, Object, lint, of_kind, one, refusal, render
 
 CHART = "lorafleet-fleet"

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import yaml
-from lorafleet.controller.settings import Settings
 
+from lorafleet.controller.settings import Settings
 from tests.charts.helm import CHARTS, REPOSITORY, Object, lint, of_kind, one, refusal, render
 
 CHART = "lorafleet"

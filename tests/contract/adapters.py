@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 HIDDEN, LAYERS = 64, 2
-WIDTHS = {module: (HIDDEN, HIDDEN) for module in ("q_proj", "k_proj", "v_proj", "o_proj")}
+WIDTHS = dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), (HIDDEN, HIDDEN))
 Header = dict[str, dict[str, Any]]
 
 

@@ -1,7 +1,7 @@
 """The servers that the contract suite runs against.
 
-By default the fake, as a process of its own, once for each version whose behaviour it knows. With the environment variable
-``VLLM`` (``VLLM=0.27.1``, or several versions) a real vLLM from `e2e.engine` instead, as a plain process.
+By default the fake, as a process of its own, once for each version whose behaviour it knows. With the environment
+variable ``VLLM`` (``VLLM=0.27.1``, or several versions) a real vLLM from `e2e.engine` instead, as a plain process.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class Target:
     model: str
     serving: Path
     templates: dict[str, Path]
-    numbers: Iterator[int] = field(default_factory=itertools.count)
+    numbers: Iterator[int]
 
     @property
     def url(self) -> str:
@@ -104,6 +104,7 @@ class World:
     serving: Path
     templates: dict[str, Path]
     folder: Path
+    numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def start(self, **changes: Any) -> Process:
         """A server: ``enable_lora``, ``runtime_updating``, ``api_key`` as in both kinds' options."""
@@ -135,7 +136,7 @@ class World:
     def target(self, process: Process) -> Target:
         """The server with this world's folders."""
         number = tuple(int(part) for part in self.version.split("."))
-        return Target(process, number, self.model, self.serving, self.templates)
+        return Target(process, number, self.model, self.serving, self.templates, self.numbers)
 
 
 @pytest.fixture(scope="session", params=VERSIONS or FAKE_VERSIONS, ids=lambda v: f"{'real' if REAL else 'fake'}-{v}")

@@ -5,6 +5,7 @@ import copy
 from typing import Any, cast
 
 import pytest
+
 from lorafleet.controller.kube import Kube, KubeError
 from lorafleet.controller.lease import Lease, LeaseTimes
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from lorafleet.api.names import ADAPTER_PLURAL, FLEET_PLURAL
 from lorafleet.controller.kube import path
-
 from tests.harness.plane import Plane, until
 from tests.harness.stage import Stage, stage
 

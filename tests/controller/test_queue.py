@@ -5,8 +5,9 @@ import random
 from collections.abc import AsyncIterator
 
 import pytest
-from lorafleet.controller.queue import FIRST_BACKOFF, Key, Lane, Retry, WorkQueue
 from prometheus_client import REGISTRY
+
+from lorafleet.controller.queue import FIRST_BACKOFF, Key, Lane, Retry, WorkQueue
 
 KEY = Key("a", "ns", "one")
 

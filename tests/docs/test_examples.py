@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from lorafleet.api.adapter import LoRAAdapterSpec
 from lorafleet.api.crd import crds
 from lorafleet.api.fleet import SpecialistFleetSpec

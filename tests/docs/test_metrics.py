@@ -3,8 +3,9 @@
 import re
 from pathlib import Path
 
-from lorafleet.controller import metrics
 from prometheus_client.metrics import MetricWrapperBase
+
+from lorafleet.controller import metrics
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
 ROW = re.compile(r"^\| `(lorafleet_\w+)` \| (\w+) \| (.*?) ?\| (.+) \|$", re.MULTILINE)

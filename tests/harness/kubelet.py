@@ -12,7 +12,6 @@ from lorafleet.cli.sync import run_sync
 from lorafleet.controller import jobs
 from lorafleet.controller.kube import informer, path
 from lorafleet.store.plan import PLAN_ENV, SyncPlan, encode
-
 from tests.harness.plane import Plane
 
 

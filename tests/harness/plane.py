@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kubernetes.aio import client, config
+
 from lorafleet.api import names
 from lorafleet.controller.kube import Kube, KubeError, path
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from lorafleet.controller.kube import path
-
 from tests.adapters import adapter as write_adapter
 from tests.fake_vllm import FakeEngine, FakeFleet, Settings
 from tests.harness.kubelet import FakeKubelet

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
+
 from lorafleet.api.names import served_name
 from lorafleet.api.reasons import Reason
 from lorafleet.rollout.observed import Failed, Observed
-
 from tests.rollout.worlds import Cluster, digest_of, fleet_view, spec
 
 

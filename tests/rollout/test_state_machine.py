@@ -3,10 +3,10 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
 from lorafleet.api.adapter import VersionPhase
 from lorafleet.api.reasons import Reason
 from lorafleet.rollout.observed import Failed
-
 from tests.rollout.worlds import Cluster, fleet_view, spec
 
 NAMES = ("1", "2", "3", "4")

@@ -72,9 +72,7 @@ class Cluster:
         loaded = sum(served in self.engines[name] for name in self.usable())
         readers = tuple(name for name, listing in self.engines.items() if served in listing)
         refusals = tuple(
-            Refusal(name, Reason.LOAD_REJECTED, "rank too high")
-            for name in self.usable()
-            if served in self.refuses
+            Refusal(name, Reason.LOAD_REJECTED, "rank too high") for name in self.usable() if served in self.refuses
         )
         return Loads(loaded, readers, refusals)
 

@@ -1,0 +1,107 @@
+"""Every step of publishing and removing fails once, and is the last one once: nothing partial is ever visible."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from lorafleet.api.reasons import Reason
+from lorafleet.artifacts.errors import ArtifactError
+from lorafleet.store.published import list_published, verify
+from lorafleet.store.remove import remove, sweep_trash
+from lorafleet.store.staging import sweep_staging
+from tests.adapters import adapter
+from tests.store.faulty import NEVER, FaultyFileSystem, Killed
+from tests.store.volume import Volume
+
+FAULTS = [None, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EROFS, errno.EACCES]
+
+
+def _steps(tmp_path: Path) -> int:
+    fs = FaultyFileSystem(NEVER, None)
+    Volume.at(tmp_path / "probe").publish(fs=fs)
+    return len(fs.steps)
+
+
+def _all_served_are_whole(volume: Volume) -> None:
+    for listed in list_published(volume.layout):
+        verify(volume.layout, listed.served_name, deep=True)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_step_of_publishing_leaves_a_partial_version(tmp_path: Path, fault: int | None) -> None:
+    steps = _steps(tmp_path)
+    assert steps > 20
+    for at in range(steps):
+        volume = Volume.at(tmp_path / str(at))
+        fs = FaultyFileSystem(at, fault)
+        try:
+            volume.publish(fs=fs)
+        except ArtifactError as error:
+            assert error.reason is (
+                Reason.VOLUME_FULL if fault in (errno.ENOSPC, errno.EDQUOT) else Reason.VOLUME_ERROR
+            )
+            assert error.retry
+            assert not volume.leftovers(), fs.steps[at]
+        except Killed:
+            assert fault is None
+        else:
+            pytest.fail(f"{fs.steps[at]} failed and nobody noticed")
+        _all_served_are_whole(volume)
+
+        found = volume.publish()
+        assert volume.served() == [found.served_name]
+        verify(volume.layout, found.served_name, deep=True)
+
+
+def test_ids_grow_whatever_step_a_job_died_at(tmp_path: Path) -> None:
+    steps = _steps(tmp_path)
+    volume = Volume.at(tmp_path / "one")
+    seen = {volume.publish("0").id}
+    for at in range(steps):
+        with pytest.raises(Killed):
+            volume.publish(f"1.{at}", fs=FaultyFileSystem(at, None))
+        found = volume.publish(f"1.{at}").id
+        assert found > max(seen)
+        seen.add(found)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_step_of_removing_leaves_a_partial_version(tmp_path: Path, fault: int | None) -> None:
+    at = 0
+    while True:
+        volume = Volume.at(tmp_path / str(at))
+        found = volume.publish()
+        fs = FaultyFileSystem(at, fault)
+        try:
+            remove(volume.layout, found.served_name, fs)
+        except (ArtifactError, Killed):
+            pass
+        assert fs.reached or volume.served() == []
+        _all_served_are_whole(volume)
+
+        remove(volume.layout, found.served_name, FaultyFileSystem(NEVER, None))
+        sweep_trash(volume.layout, FaultyFileSystem(NEVER, None))
+        assert list(volume.layout.serving.iterdir()) == []
+        assert not volume.leftovers()
+        assert volume.publish().id > found.id
+        if not fs.reached:
+            break
+        at += 1
+    assert at > 5
+
+
+def test_what_a_killed_job_staged_is_swept(volume: Volume) -> None:
+    with pytest.raises(Killed):
+        volume.publish(fs=FaultyFileSystem(8, None))
+    assert volume.leftovers()
+    assert sweep_staging(volume.layout, -1.0, FaultyFileSystem(NEVER, None)) == 1
+    assert not volume.leftovers()
+
+
+def test_a_volume_that_is_full_for_one_version_takes_a_smaller_one(volume: Volume) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        volume.publish(fs=FaultyFileSystem(10, errno.ENOSPC))
+    assert caught.value.reason is Reason.VOLUME_FULL
+    adapter(volume.claim / "small", width=2)
+    assert volume.publish("2", "small").id >= 1
