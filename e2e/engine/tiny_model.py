@@ -18,13 +18,15 @@ SENTENCE = "A small model for tests reads this sentence and writes another one; 
 LAYERS, HIDDEN, HEADS, VOCABULARY = 2, 64, 2, 512
 """Heads of 32: vLLM's attention on the CPU refuses 16."""
 MODEL_SEED = 20240607
+RECIPE = 2
+"""Part of the model's folder: another recipe makes another model."""
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 def _make_model(folder: Path) -> None:
-    import torch
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    import torch  # type: ignore[import-not-found]
+    from tokenizers import ByteLevelBPETokenizer  # type: ignore[import-not-found]
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # type: ignore[import-not-found]
 
     trained = ByteLevelBPETokenizer()
     special = ["<s>", "</s>", "<pad>"]
@@ -49,9 +51,11 @@ def _make_model(folder: Path) -> None:
     )
     model = LlamaForCausalLM(config)
     with torch.no_grad():
-        # Never the largest logit: special tokens would end an output, tokens that the tokenizer lacks have no text.
-        model.lm_head.weight[: len(special)] = 0.0
-        model.lm_head.weight[len(tokenizer) :] = 0.0
+        # Never the largest logit: special tokens would end an output, others have no text, or none to show.
+        for token in range(VOCABULARY):
+            text = tokenizer.decode([token]) if len(special) <= token < len(tokenizer) else ""
+            if not (text.isascii() and text.isprintable() and text):
+                model.lm_head.weight[token] = 0.0
         for parameter in model.parameters():
             if parameter.dim() == 2:
                 parameter.mul_(4.0)
@@ -61,14 +65,14 @@ def _make_model(folder: Path) -> None:
 
 def _make_adapter(folder: Path, model: Path, options: dict[str, object]) -> None:
     import torch
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, get_peft_model  # type: ignore[import-not-found]
     from transformers import LlamaForCausalLM
 
     seed = int(str(options.pop("seed")))
     base_name = str(options.pop("base_name"))
     torch.manual_seed(seed)
     base = LlamaForCausalLM.from_pretrained(model)
-    peft = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **options))  # type: ignore[arg-type]
+    peft = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **options))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in peft.named_parameters():
@@ -90,24 +94,22 @@ def _readable(folder: Path) -> None:
 
 def _run(version: str, job: dict[str, object]) -> None:
     from e2e.cluster.shell import run
-    from e2e.engine.vllm_env import ensure
+    from e2e.engine.vllm_env import ensure, python_of
 
     ensure(version)
-    from e2e.engine.vllm_env import python_of
-
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": ""}
     run([python_of(version), __file__, json.dumps(job)], env=offline, timeout=300)
 
 
 def tiny_model(version: str = "0.32.0") -> Path:
-    """The model's folder, `<cache>/models/tiny-llama`; made with the environment of ``version`` if it is not there."""
+    """The model's folder, `<cache>/models/tiny-llama-<recipe>`; made with ``version``'s environment if need be."""
     from e2e.cluster.paths import cache_dir
     from e2e.cluster.shell import step
 
-    folder = cache_dir() / "models" / "tiny-llama"
+    folder = cache_dir() / "models" / f"tiny-llama-{RECIPE}"
     if not (folder / "config.json").exists():
         with step("making the tiny model"):
-            new = folder.with_name(f".tiny-llama-{os.getpid()}")
+            new = folder.with_name(f".{folder.name}-{os.getpid()}")
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir(parents=True)
             _run(version, {"model": str(new)})

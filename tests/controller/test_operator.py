@@ -1,6 +1,7 @@
 """The operator as a process, on a real API server, with fake engines and the real sync code."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -221,3 +222,48 @@ async def test_finished_jobs_are_deleted(world: Stage) -> None:
         return not (await world.plane.kube.list(path("batch/v1", "jobs", world.namespace)))["items"]
 
     await until("no job is left", none)
+
+
+async def fleet_says(world: Stage, reason: str, name: str = "fleet") -> str:
+    status = (await world.plane.get_fleet(world.namespace, name)).get("status") or {}
+    found = [c["message"] for c in status.get("conditions", ()) if c["reason"] == reason]
+    return found[0] if found else ""
+
+
+async def test_a_second_fleet_on_the_same_engines_changes_nothing(world: Stage) -> None:
+    await serve(world, "1")
+    await world.plane.fleet(world.namespace, "second")
+    await until("the diagnosis", lambda: fleet_says(world, "ClaimedByTwoFleets", "second"))
+    world.source("2")
+    await world.plane.adapter(world.namespace, "stranger", "2", fleet="second")
+    await world.plane.adapter(world.namespace, "python", "1", "2")
+    await world.loaded("2")
+    await world.loaded(adapter="stranger")
+    assert await fleet_says(world, "EnginesHealthy")
+
+
+async def test_the_api_key_comes_from_its_secret_and_is_nowhere_else(
+    plane: Plane, namespace: str, tmp_path: Path
+) -> None:
+    key = "sk-very-secret-indeed"
+    async with stage(plane, namespace, tmp_path, log_level="DEBUG") as world:
+        ref = {"secretKeyRef": {"name": "vllm", "key": "api-key"}}
+        engines = {"selector": {"matchLabels": {"app": "vllm"}}, "port": 8000, "apiKey": ref}
+        await plane.fleet(namespace, engines=engines)
+        await world.engine("vllm-0", api_key=key)
+        message = await until("the missing Secret is said", lambda: fleet_says(world, "ApiKeyMissing"))
+        assert "create the Secret that spec.engines.apiKey names" in message
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "vllm"}, "stringData": {"api-key": key}}
+        await plane.kube.create(path("v1", "secrets", namespace), secret)
+        await world.restart("vllm-0")
+        await serve(world, "1")
+        await world.loaded("1")
+        world.engines["vllm-0"].settings.api_key = "sk-another-secret"
+        await world.restart("vllm-0", 2)
+        message = await until("the wrong key is said", lambda: fleet_says(world, "ApiKeyRejected"))
+        assert key not in message
+        objects = [await plane.get_fleet(namespace), await plane.get_adapter(namespace, "python")]
+        objects.append(await plane.kube.list(path("events.k8s.io/v1", "events", namespace)))
+        assert key not in json.dumps(objects)
+        assert world.replica is not None
+        assert key not in world.replica.log.read_text()

@@ -6,9 +6,7 @@ nothing: completions are words made of the model's name. Settings may change whi
 
 import asyncio
 import contextlib
-import hashlib
 import json
-import re
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable
@@ -16,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from tests.fake_vllm.answers import card_answer, completion_answer, error_answer, json_answer
 from tests.fake_vllm.verdicts import Missing, Refused, Version, check
 from tests.fake_vllm.wire import Listener, Request, Response
 
@@ -186,24 +185,24 @@ class FakeEngine:
         if route.startswith("/v1") and settings.api_key is not None:
             given = request.headers.get("authorization", "")
             if given != f"Bearer {settings.api_key}":
-                return _json(401, {"error": "Unauthorized"})
+                return json_answer(401, {"error": "Unauthorized"})
         match request.method, route:
             case "GET", "/health":
                 return Response(200)
             case "GET", "/version":
-                return _json(200, {"version": settings.version})
+                return json_answer(200, {"version": settings.version})
             case "GET", "/v1/models":
-                return _json(200, self._models())
+                return json_answer(200, self._models())
             case "POST", "/v1/load_lora_adapter" | "/v1/unload_lora_adapter" if settings.runtime_updating:
                 return self._change(request)
             case "POST", "/v1/completions" | "/v1/chat/completions":
                 return self._complete(request)
-        return _json(404, {"detail": "Not Found"})
+        return json_answer(404, {"detail": "Not Found"})
 
     def _models(self) -> dict[str, Any]:
         base = self.served_names[0]
-        cards = [_card(name, self.settings.model, None) for name in self.served_names]
-        cards += [_card(name, root, base) for name, root in self.adapters.items()]
+        cards = [card_answer(name, self.settings.model, None) for name in self.served_names]
+        cards += [card_answer(name, root, base) for name, root in self.adapters.items()]
         return {"object": "list", "data": cards}
 
     def _change(self, request: Request) -> Response | Awaitable[Response]:
@@ -216,14 +215,14 @@ class FakeEngine:
         except (ValueError, KeyError, TypeError):
             media = ""
         if media != "application/json" or not isinstance(name, str) or not isinstance(path, str):
-            return _error(400, "Bad Request", "1 validation error:\n  the request is not what the endpoint takes")
+            return error_answer(400, "Bad Request", "1 validation error:\n  the request is not what the endpoint takes")
         return self._load(name, path) if loading else self._unload(name)
 
     def _unload(self, name: str) -> Response:
         if not name:
-            return _error(400, "InvalidUserInput", "'lora_name' needs to be provided to unload a LoRA adapter.")
+            return error_answer(400, "InvalidUserInput", "'lora_name' needs to be provided to unload a LoRA adapter.")
         if name not in self.adapters:
-            return _error(404, "NotFoundError", f"The lora adapter '{name}' cannot be found.")
+            return error_answer(404, "NotFoundError", f"The lora adapter '{name}' cannot be found.")
         del self.adapters[name]
         return Response(200, f"Success: LoRA adapter '{name}' removed successfully.".encode(), "")
 
@@ -254,30 +253,30 @@ class FakeEngine:
 
     def _refuse(self, name: str, path: str) -> Response | None:
         if not name or not path:
-            return _error(400, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be provided.")
+            return error_answer(400, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be provided.")
         if name in self.served_names and self.settings.number >= (0, 32):
             message = f"The lora adapter '{name}' conflicts with a served base model."
-            return _error(400, "InvalidUserInput", message)
+            return error_answer(400, "InvalidUserInput", message)
         if name in self.adapters:
             message = (
                 f"The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, set"
                 " 'load_inplace' to True."
             )
-            return _error(400, "InvalidUserInput", message)
+            return error_answer(400, "InvalidUserInput", message)
         return None
 
     def _try(self, name: str, path: str) -> Response:
         try:
             self._check(path)
         except Missing:
-            return _error(404, "NotFoundError", f"Loading lora {name} failed: No adapter found for {path}")
+            return error_answer(404, "NotFoundError", f"Loading lora {name} failed: No adapter found for {path}")
         except Refused as refused:
             old = self.settings.number <= (0, 15, 1)
             message = (
                 f"Call to add_lora method failed: Worker failed with error '{refused}',"
                 " please check the stack trace above for the root cause"
             )
-            return _error(400 if old else 500, "BadRequestError" if old else "InternalServerError", message)
+            return error_answer(400 if old else 500, "BadRequestError" if old else "InternalServerError", message)
         self.adapters[name] = path
         return Response(200, f"Success: LoRA adapter '{name}' added successfully.".encode(), "")
 
@@ -305,18 +304,20 @@ class FakeEngine:
             body = json.loads(request.body)
             model = str(body.get("model") or self.served_names[0])
         except (ValueError, AttributeError):
-            return _error(400, "Bad Request", "the request is not what the endpoint takes")
+            return error_answer(400, "Bad Request", "the request is not what the endpoint takes")
         if model not in self.served_names and model not in self.adapters:
             refused = self._resolve(model)
             if refused is not None:
                 return refused
         count = min(max(int(body.get("max_tokens") or 16), 1), 256)
-        return _completion(model, count, chat=request.path.startswith("/v1/chat"), stream=bool(body.get("stream")))
+        return completion_answer(
+            model, count, chat=request.path.startswith("/v1/chat"), stream=bool(body.get("stream"))
+        )
 
     def _resolve(self, model: str) -> Response | None:
         """The filesystem resolver: joins its folder with the name, and compares the base model's name exactly."""
         aliases = f" Valid aliases: {', '.join(self.served_names)}." if self.settings.number >= (0, 32) else ""
-        missing = _error(404, "NotFoundError", f"The model `{model}` does not exist.{aliases}", "model")
+        missing = error_answer(404, "NotFoundError", f"The model `{model}` does not exist.{aliases}", "model")
         directory = self.settings.resolver_dir
         if directory is None or not self.settings.enable_lora or not self.settings.runtime_updating:
             return missing
@@ -331,43 +332,6 @@ class FakeEngine:
         try:
             self._check(path)
         except (Missing, Refused):
-            return _error(400, "BadRequestError", f"LoRA adapter '{model}' was found but could not be loaded.")
+            return error_answer(400, "BadRequestError", f"LoRA adapter '{model}' was found but could not be loaded.")
         self.adapters[model] = path
         return None
-
-
-def _json(status: int, content: object) -> Response:
-    return Response(status, json.dumps(content).encode())
-
-
-def _error(status: int, kind: str, message: str, param: str | None = None) -> Response:
-    # vLLM hides what looks like a path of its machine (vLLM 0.27.1 and 0.32.0, `sanitize_message`).
-    message = re.sub(r"/(?:home|usr|opt|var|tmp|root|lib|mnt|srv)(?:/[\w.\-]+)+", "<path>", message)
-    message = re.sub(r"(?:/[\w\-]+)+/[\w\-]+\.\w+", "<path>", message)
-    return _json(status, {"error": {"message": message, "type": kind, "param": param, "code": status}})
-
-
-def _card(name: str, root: str, parent: str | None) -> dict[str, Any]:
-    card = {"id": name, "object": "model", "created": 0, "owned_by": "vllm", "root": root, "parent": parent}
-    return {**card, "max_model_len": 256 if parent is None else None, "permission": [{"id": "modelperm-0"}]}
-
-
-def text_of(model: str, count: int) -> str:
-    """What a model of this name completes: the same words every time, other words for other names."""
-    digest = hashlib.sha256(model.encode()).hexdigest()
-    return "".join(f" {digest[at % 60 : at % 60 + 4]}" for at in range(count))
-
-
-def _completion(model: str, count: int, *, chat: bool, stream: bool) -> Response:
-    text = text_of(model, count)
-    usage = {"prompt_tokens": 1, "completion_tokens": count, "total_tokens": count + 1}
-    head = {"id": "fake", "created": 0, "model": model}
-    if stream:
-        parts = []
-        for word in text.split(" ")[1:]:
-            piece = {"delta": {"content": f" {word}"}} if chat else {"text": f" {word}"}
-            chunk = {**head, "choices": [{"index": 0, "finish_reason": None, **piece}]}
-            parts.append(b"data: " + json.dumps(chunk).encode() + b"\n\n")
-        return Response(200, (*parts, b"data: [DONE]\n\n"), "text/event-stream")
-    said = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-    return _json(200, {**head, "choices": [{"index": 0, "finish_reason": "length", **said}], "usage": usage})

@@ -69,6 +69,12 @@ def test_a_folder_that_is_a_link_out_of_the_claim_is_refused(claim: Path) -> Non
     assert _refused(VolumeSource(claim, "link")) is Reason.UNSAFE_PATH
 
 
+def test_nothing_is_told_about_a_folder_out_of_the_claim(claim: Path) -> None:
+    (claim.parent / "private").mkdir()
+    (claim / "link").symlink_to("../private")
+    assert _refused(VolumeSource(claim, "link")) is Reason.UNSAFE_PATH
+
+
 def test_a_file_that_is_a_link_out_of_the_claim_is_refused(claim: Path) -> None:
     secret = claim.parent / "secret"
     secret.write_bytes(b"secret")

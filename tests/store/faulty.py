@@ -1,7 +1,7 @@
 """A file system that fails, or dies, at one chosen step.
 
-Every operation is a step, and so is every chunk that is written: half of it reaches the file before the fault. A process
-that was killed does nothing more, so after ``Killed`` each further operation raises it again.
+Every operation is a step, and so is every chunk that is written: half of it reaches the file before the fault. A
+process that was killed does nothing more, so after ``Killed`` each further operation raises it again.
 """
 
 import os

@@ -198,7 +198,8 @@ def test_the_folder_of_an_adapter_may_vanish_while_a_version_arrives(volume: Vol
                 target.parent.rmdir()
             POSIX.rename(source, target)
 
-    assert volume.served() == [volume.publish(fs=Racing()).served_name]
+    found = volume.publish(fs=Racing())
+    assert volume.served() == [found.served_name]
 
 
 def test_the_second_of_two_jobs_takes_what_the_first_published(volume: Volume) -> None:

@@ -1,7 +1,7 @@
 """A fleet's volume and a claim with sources, for tests of the store."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Volume:
         **changes: Any,
     ) -> Manifest:
         """Publish a source of the claim."""
-        request = Request(adapter=adapter, version=version, **{"model": MODEL, "expectations": FLEET} | changes)
+        request = replace(Request(adapter, version, MODEL, FLEET), **changes)
         return publish(self.layout, request, VolumeSource(self.claim, source), fs=fs, progress=progress)
 
     def folder(self, manifest: Manifest) -> Path:

@@ -82,7 +82,8 @@ class Operator:
 
     async def _lead(self, stopping: asyncio.Task[bool]) -> int:
         async with httpx.AsyncClient(
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=2048, keepalive_expiry=300),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=2048, keepalive_expiry=4.0),
+            # vLLM closes connections that were idle for 5 s.
             trust_env=False,
         ) as http:
             queue, tasks, operator = await self._start(http)

@@ -62,8 +62,8 @@ class EngineReconciler:
         if state.fleet is None or state.fleet.spec is None or state.suspended:
             return None
         instance = engine.facts.instance
-        client = await self._client(key, state, engine)
         try:
+            client = await self._client(key, state, engine)
             again = await self._pass(state, engine, client)
         except EngineError as error:
             if engine.facts.instance != instance or self._world.engine(key) is None:
@@ -115,6 +115,8 @@ class EngineReconciler:
         try:
             listing = await client.loaded()
             version = engine.version or await client.version()
+            if engine.updating is None:
+                engine.updating = await client.runtime_updating()
         except EngineError:
             LISTS.labels(*fleet, "error").inc()
             raise
@@ -221,7 +223,12 @@ class EngineReconciler:
             expects_api_key=spec.engines.api_key is not None,
         )
         engine.diagnoses = diagnose(
-            engine.facts, bases=engine.bases or None, version=engine.version, error=error, expectations=expectations
+            engine.facts,
+            bases=engine.bases or None,
+            version=engine.version,
+            error=error,
+            runtime_updating=engine.updating,
+            expectations=expectations,
         )
 
     async def _client(self, key: Key, state: FleetState, engine: Engine) -> EngineClient:
@@ -245,12 +252,12 @@ class EngineReconciler:
         return client
 
     async def _api_key(self, state: FleetState) -> str | None:
-        """The engines' key from its Secret, kept for a minute; None when it cannot be read."""
+        """The engines' key from its Secret, kept for a minute; None when there is none."""
         assert state.fleet and state.fleet.spec and state.fleet.spec.engines.api_key
         ref = state.fleet.spec.engines.api_key.secret_key_ref
         mark = (state.ref[0], ref.name, ref.key)
         read_at, value = self._keys.get(mark, (-KEY_AGE, None))
-        if monotonic() - read_at < KEY_AGE:
+        if value and monotonic() - read_at < KEY_AGE:
             return value
         try:
             secret = await self._kube.get(path("v1", "secrets", state.ref[0], ref.name))

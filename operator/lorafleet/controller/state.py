@@ -30,6 +30,7 @@ class Engine:
     listed_at: float = 0.0
     bases: tuple[tuple[str, str], ...] = ()
     version: str | None = None
+    updating: bool | None = None
     diagnoses: tuple[Diagnosis, ...] = ()
     dirty: dict[str, None] = field(default_factory=dict)
     refused: dict[str, Refusal] = field(default_factory=dict)
@@ -63,6 +64,7 @@ class Engine:
         self.facts = facts
         self.listing = None
         self.version = None
+        self.updating = None
         self.bases = ()
         self.diagnoses = ()
         self.dirty.clear()

@@ -1,0 +1,242 @@
+"""``lorafleet sync`` as the Job runs it, in process and as a process."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorafleet.cli import sync
+from lorafleet.cli.sync import Stop, main, run_sync
+from lorafleet.store.fs import POSIX, PosixFileSystem
+from lorafleet.store.plan import ItemResult, SyncPlan, SyncReport
+from lorafleet.store.publish import publish
+from tests.adapters import BASE, adapter
+from tests.store.faulty import FaultyFileSystem
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "volume").mkdir()
+    adapter(tmp_path / "claim" / "good")
+    adapter(tmp_path / "claim" / "bad", use_dora=True)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def _publish(place: Path, source: str, version: str = "1") -> dict[str, Any]:
+    return {"adapter": source, "version": version, "volume": {"root": str(place / "claim"), "path": source}}
+
+
+def _plan(place: Path, *items: dict[str, Any], **changes: Any) -> SyncPlan:
+    fields = {"root": str(place / "volume"), "model": "/m", "baseModels": [BASE], "items": items}
+    return SyncPlan.model_validate(fields | changes)
+
+
+def _served(place: Path) -> list[str]:
+    return sorted(path.parent.name for path in (place / "volume" / "serving").glob("*/*"))
+
+
+def _environment(place: Path, plan: SyncPlan | str) -> dict[str, str]:
+    text = plan if isinstance(plan, str) else plan.model_dump_json(exclude_none=True)
+    return {"LORAFLEET_PLAN": text, "TERMINATION_LOG": str(place / "log"), "PATH": os.environ["PATH"]}
+
+
+def _start(place: Path, plan: SyncPlan | str, *arguments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "lorafleet", *(arguments or ("sync",))]
+    return subprocess.Popen(command, env=_environment(place, plan), stdout=subprocess.PIPE, text=True)
+
+
+def _report(place: Path) -> SyncReport:
+    return SyncReport.model_validate_json((place / "log").read_bytes())
+
+
+def _until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+def test_one_bad_item_does_not_block_the_others(place: Path) -> None:
+    unknown = {"adapter": "x", "version": "1"}
+    items = (_publish(place, "bad"), unknown, {"servedName": "../x"}, _publish(place, "good"), _publish(place, "gone"))
+    report = run_sync(_plan(place, *items))
+    reasons = [result.reason for result in report.results]
+    assert reasons == ["FeatureNotSupported", "SourceNotSupported", "UnsafePath", None, "SourceNotFound"]
+    assert [result.i for result in report.results] == [0, 1, 2, 3, 4]
+    assert [result.retry for result in report.results] == [False, False, False, None, True]
+    assert _served(place) == ["good"]
+    assert all(result.message for result in report.results if result.reason)
+
+
+def test_an_unforeseen_error_is_that_items_alone(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync, "remove", lambda *_: 1 / 0)
+    report = run_sync(_plan(place, {"servedName": "x/1-0123456789ab"}, _publish(place, "good")))
+    assert [(result.reason, result.retry) for result in report.results] == [("SyncFailed", True), (None, None)]
+
+
+def test_a_published_item_reports_what_the_status_needs(place: Path) -> None:
+    (result,) = run_sync(_plan(place, _publish(place, "good"), minId=7)).results
+    manifest = json.loads(next((place / "volume/serving").glob("*/*/lorafleet.json")).read_text())
+    found = result.to_json()
+    assert found == {name: manifest.get(name) for name in found} | {"i": 0}
+    assert found.keys() == {"i", "id", "digest", "servedName", "rank", "targetModules", "sizeBytes", "dtype"}
+    assert found["id"] == 7
+
+
+def test_running_a_plan_again_gives_the_same_report(place: Path) -> None:
+    plan = _plan(place, _publish(place, "good"), _publish(place, "bad"))
+    assert run_sync(plan) == run_sync(plan)
+
+
+def test_removals_make_room_before_anything_is_published(place: Path) -> None:
+    (old,) = run_sync(_plan(place, _publish(place, "good", "0"))).results
+    fs = FaultyFileSystem(10**9, None)
+    report = run_sync(_plan(place, _publish(place, "good"), {"servedName": old.served_name}), fs=fs)
+    assert [result.reason for result in report.results] == [None, None]
+    assert report.results[1] == ItemResult(i=1, served_name=old.served_name)
+    removed = next(n for n, step in enumerate(fs.steps) if step.startswith("remove_folder"))
+    assert removed < next(n for n, step in enumerate(fs.steps) if step == "create adapter_model.safetensors")
+
+
+def test_a_broken_volume_is_reported_for_every_item(place: Path) -> None:
+    report = run_sync(_plan(place, _publish(place, "good"), _publish(place, "bad"), root=str(place / "missing")))
+    assert [(result.reason, result.retry) for result in report.results] == [("VolumeError", True)] * 2
+
+
+def test_a_full_volume_fails_one_item_to_be_retried(place: Path) -> None:
+    run_sync(_plan(place))
+    report = run_sync(_plan(place, _publish(place, "good")), fs=FaultyFileSystem(6, errno.ENOSPC))
+    assert [(result.reason, result.retry) for result in report.results] == [("VolumeFull", True)]
+
+
+def test_items_after_the_deadline_are_reported_to_be_retried(place: Path) -> None:
+    report = run_sync(_plan(place, _publish(place, "good")), stop=Stop(0.0))
+    assert [(result.reason, result.retry) for result in report.results] == [("SyncFailed", True)]
+    assert _served(place) == []
+
+
+def test_nothing_is_removed_after_the_deadline(place: Path) -> None:
+    (old,) = run_sync(_plan(place, _publish(place, "good"))).results
+    report = run_sync(_plan(place, {"servedName": old.served_name}), stop=Stop(0.0))
+    assert report.results[0].retry
+    assert _served(place) == ["good"]
+
+
+def test_a_stop_in_the_middle_of_a_file_ends_that_item(place: Path) -> None:
+    stop = Stop(60.0)
+
+    class Stopping(PosixFileSystem):
+        def write_file(self, path: Path, chunks: Any) -> None:
+            if path.name.endswith(".safetensors"):
+                stop.ask()
+            POSIX.write_file(path, chunks)
+
+    report = run_sync(_plan(place, _publish(place, "good"), _publish(place, "good", "2")), stop=stop, fs=Stopping())
+    assert [(result.reason, result.retry) for result in report.results] == [("SyncFailed", True)] * 2
+    assert list((place / "volume/staging").iterdir()) == []
+    assert _served(place) == []
+
+
+def test_storage_that_hangs_does_not_keep_the_report(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    plan = _plan(place, _publish(place, "good"), _publish(place, "hangs"), deadlineSeconds=0.5)
+    real = publish
+
+    def hang(layout: Any, request: Any, *args: Any, **more: Any) -> Any:
+        if request.adapter == "hangs":
+            release.wait(30)
+        return real(layout, request, *args, **more)
+
+    class Exited(BaseException):
+        pass
+
+    def leave(code: int) -> None:
+        raise Exited(code)
+
+    monkeypatch.setattr(sync, "publish", hang)
+    monkeypatch.setattr(sync, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("os._exit", leave)
+    with pytest.raises(Exited) as caught:
+        main(plan.model_dump_json(), place / "log", "INFO")
+    release.set()
+    assert caught.value.args == (0,)
+    assert [result.reason for result in _report(place).results] == [None, "SyncFailed"]
+
+
+def test_the_process_writes_its_report_and_json_lines(place: Path) -> None:
+    process = _start(place, _plan(place, _publish(place, "good"), _publish(place, "bad")))
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert [result.reason for result in _report(place).results] == [None, "FeatureNotSupported"]
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert all({"ts", "level", "msg"} <= line.keys() for line in lines)
+    assert [line["adapter"] for line in lines if "adapter" in line] == ["good", "bad"]
+
+
+@pytest.mark.parametrize("plan", ["{}", "nonsense", '{"root": "x"}'])
+def test_a_plan_that_cannot_be_read_is_reported(place: Path, plan: str) -> None:
+    process = _start(place, plan)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "plan" in (_report(place).error or "")
+
+
+def test_a_report_that_cannot_be_written_is_a_failure(place: Path) -> None:
+    (place / "log").mkdir()
+    process = _start(place, _plan(place, _publish(place, "good")))
+    process.communicate(timeout=60)
+    assert process.returncode == 1
+
+
+def test_a_job_that_is_told_to_stop_reports_and_leaves_nothing(place: Path) -> None:
+    # A sparse file of 8 GB, which takes long enough to be stopped.
+    folder = adapter(place / "claim" / "large")
+    weights = folder / "adapter_model.safetensors"
+    os.truncate(weights, 8 * 1000**3)
+    plan = _plan(place, _publish(place, "good"), _publish(place, "large"))
+    process = _start(place, plan)
+    staging = place / "volume" / "staging"
+    _until(lambda: any(path.stat().st_size > 10_000_000 for path in staging.glob("large.*/*.safetensors")))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    results = _report(place).results
+    assert [(result.reason, result.retry) for result in results] == [(None, None), ("SyncFailed", True)]
+    assert "told to stop" in (results[1].message or "")
+    assert list(staging.iterdir()) == []
+    assert _served(place) == ["good"]
+
+
+def test_sync_does_not_load_the_operators_libraries(place: Path) -> None:
+    code = (
+        "import sys; from lorafleet.cli.sync import main; from pathlib import Path; import os;"
+        "main(os.environ['LORAFLEET_PLAN'], Path(os.environ['TERMINATION_LOG']), 'ERROR');"
+        "heavy = {'kopf', 'kubernetes', 'aiohttp', 'httpx', 'numpy', 'rich', 'yaml'} & set(sys.modules);"
+        "sys.exit(' '.join(heavy) or 0)"
+    )
+    plan = _plan(place, _publish(place, "good"))
+    done = subprocess.run([sys.executable, "-c", code], env=_environment(place, plan), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_the_version_is_printed(place: Path) -> None:
+    process = _start(place, "", "version")
+    out, _ = process.communicate(timeout=60)
+    assert out.strip() == "0.1.0"
