@@ -207,7 +207,8 @@ class World:
         def serves() -> str:
             status = self.status(name, namespace)
             traffic = status.get("traffic") or [{}]
-            ready = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
+            conditions: list[dict[str, Any]] = status.get("conditions", [])
+            ready: dict[str, Any] = next((one for one in conditions if one["type"] == "Ready"), {})
             current = ready.get("observedGeneration") == self.generation(name, namespace)
             if traffic[0].get("version") == version and ready.get("status") == "True" and current:
                 return str(traffic[0]["servedName"])

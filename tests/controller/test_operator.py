@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,12 +146,25 @@ async def test_a_version_that_an_engine_rejects_stalls(world: Stage) -> None:
     assert [(t["version"], t["weight"]) for t in status["traffic"]] == [("1", 100)]
 
 
-async def test_a_misconfigured_engine_is_diagnosed_and_left_alone(world: Stage) -> None:
+ILL: dict[str, tuple[dict[str, Any], tuple[str, ...], bool, str]] = {
+    "too many API servers": ({}, ("--api-server-count", "2"), False, "--api-server-count 1"),
+    "too old": ({"version": "0.25.0"}, (), True, "upgrade it to 0.27.1"),
+    "no runtime updating": ({"runtime_updating": False}, (), True, "VLLM_ALLOW_RUNTIME_LORA_UPDATING"),
+    "another base model": ({"model": "/models/x", "served_names": ["x"]}, (), True, "spec.baseModel.aliases"),
+    "an API key": ({"api_key": "k"}, (), True, "spec.engines.apiKey"),
+}
+
+
+@pytest.mark.parametrize("case", ILL)
+async def test_a_misconfigured_engine_is_diagnosed_and_left_alone(world: Stage, case: str) -> None:
+    settings, args, ready, words = ILL[case]
     await serve(world, "1")
-    await world.engine("vllm-9", args=("--api-server-count", "2"))
+    engine = await world.engine("vllm-9", args=args, ready=ready, **settings)
     message = await until("diagnosis", lambda: unhealthy(world, "vllm-9"))
-    assert "--api-server-count 1" in message
-    assert not world.engines["vllm-9"].adapters
+    assert words in message
+    assert "vllm-9" in message
+    assert not engine.adapters
+    await world.plane.condition(world.namespace, "python", "Ready", "Serving")
 
 
 async def test_a_restart_of_the_operator_changes_nothing(world: Stage, tmp_path: Path) -> None:

@@ -150,7 +150,14 @@ class Plane:
             raise AssertionError(f"{error}; status {json.dumps(status, indent=1)}") from None
 
     async def engine_pod(
-        self, namespace: str, name: str, ip: str, *, labels: dict[str, str] | None = None, args: tuple[str, ...] = ()
+        self,
+        namespace: str,
+        name: str,
+        ip: str,
+        *,
+        labels: dict[str, str] | None = None,
+        args: tuple[str, ...] = (),
+        ready: bool = True,
     ) -> dict[str, Any]:
         """A pod that looks like a vLLM engine at an address; its status is ours to write."""
         flags = [
@@ -181,7 +188,7 @@ class Plane:
             },
         }
         await self.kube.create(path("v1", "pods", namespace), body)
-        return await self.pod_status(namespace, name, ip)
+        return await self.pod_status(namespace, name, ip, ready=ready)
 
     async def pod_status(
         self, namespace: str, name: str, ip: str, *, ready: bool = True, restarts: int = 0

@@ -41,12 +41,12 @@ class Stage:
         """The published folders of the fleet's claim."""
         return self.kubelet.claim(self.namespace) / "serving"
 
-    async def engine(self, name: str, *, args: tuple[str, ...] = (), **settings: Any) -> FakeEngine:
+    async def engine(self, name: str, *, args: tuple[str, ...] = (), ready: bool = True, **settings: Any) -> FakeEngine:
         """A fake engine and its pod."""
         host = next_address()
         engine = await self.fakes.add(host, PORT, mounts={"/adapters": str(self.serving)}, **settings)
         self.engines[name] = engine
-        await self.plane.engine_pod(self.namespace, name, host, args=args)
+        await self.plane.engine_pod(self.namespace, name, host, args=args, ready=ready)
         return engine
 
     async def restart(self, name: str, number: int = 1) -> None:

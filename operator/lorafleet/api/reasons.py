@@ -28,8 +28,11 @@ class Reason(StrEnum):
     FIELD_NOT_ACTED_ON = "FieldNotActedOn"
     SOURCE_NOT_SUPPORTED = "SourceNotSupported"
 
-    # What the adapter's files are. Each is final for the version: new files need a new version.
+    # Where the files should be. Retried with backoff: they may come, or stop changing.
     SOURCE_NOT_FOUND = "SourceNotFound"
+    SOURCE_CHANGED = "SourceChanged"
+
+    # What the adapter's files are. Each is final for the version: new files need a new version.
     CONFIG_MISSING = "ConfigMissing"
     CONFIG_INVALID = "ConfigInvalid"
     PEFT_TYPE_NOT_SUPPORTED = "PeftTypeNotSupported"
@@ -42,7 +45,6 @@ class Reason(StrEnum):
     SIZE_LIMIT_EXCEEDED = "SizeLimitExceeded"
     UNSAFE_PATH = "UnsafePath"
     DIGEST_MISMATCH = "DigestMismatch"
-    SOURCE_CHANGED = "SourceChanged"
 
     # What happened to the volume or the Job. Retried with backoff.
     VOLUME_FULL = "VolumeFull"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 
 from lorafleet.api.model import seconds
 from lorafleet.controller.state import FleetState
@@ -20,12 +21,13 @@ def rank_limit(state: FleetState) -> int | None:
 def oldest_version(state: FleetState) -> str | None:
     """The oldest vLLM version among the engines that answered."""
     known = [engine.version for engine in state.engines.values() if engine.version]
-    return min(known, key=_numbers) if known else None
+    return min(known, key=_age) if known else None
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    digits = version.split("+")[0].split(".")
-    return tuple(int(part) if part.isdigit() else 0 for part in digits[:3])
+def _age(version: str) -> tuple[tuple[int, ...], bool]:
+    """Sorts versions, a release candidate before its release."""
+    public = version.split("+")[0]
+    return tuple(int(number) for number in re.findall(r"\d+", public)[:3]), public.replace(".", "").isdigit()
 
 
 def expectations(state: FleetState) -> str:

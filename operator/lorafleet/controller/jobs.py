@@ -204,6 +204,8 @@ def pod_results(pod: dict[str, Any], items: Sequence[SyncItem]) -> dict[SyncItem
     except ValueError:
         found = f"exit code {ended.get('exitCode', 'unknown')}, {ended.get('reason') or 'no reason'}"
         return lost(items, f"sync pod {name} ended without a report ({found}); its log says more")
+    if report.error:
+        return lost(items, f"sync pod {name}: {report.error}")
     results: dict[SyncItem, Published | Failed | None] = {}
     for number, item in enumerate(items):
         result = next((result for result in report.results if result.i == number), None)

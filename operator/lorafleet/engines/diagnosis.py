@@ -123,7 +123,8 @@ def _version(facts: EngineFacts, version: str | None) -> list[Diagnosis]:
 
 def _base(facts: EngineFacts, bases: Sequence[tuple[str, str]] | None, expectations: Expectations) -> list[Diagnosis]:
     roots = [root for _, root in bases or ()] or ([facts.model] if facts.model and bases is None else [])
-    names = {name for base in bases or () for name in base} | set(roots) | set(facts.served_model_names)
+    # What the engine lists is what it serves; its command line counts only until it was asked.
+    names = {name for base in bases for name in base} if bases else {*roots, *facts.served_model_names}
     if bases is not None and not bases:
         message = (
             f"engine {facts.name} lists no base model; set spec.engines.port of the fleet to the port of vLLM's API"
