@@ -281,3 +281,10 @@ async def test_the_api_key_comes_from_its_secret_and_is_nowhere_else(
         assert key not in json.dumps(objects)
         assert world.replica is not None
         assert key not in world.replica.log.read_text()
+
+
+async def test_capacity_that_is_not_acted_on_is_said(plane: Plane, namespace: str, tmp_path: Path) -> None:
+    async with stage(plane, namespace, tmp_path) as world:
+        await plane.fleet(namespace, capacity={"maxCpuLoras": 8})
+        message = await until("the condition", lambda: fleet_says(world, "FieldNotActedOn"))
+        assert "spec.capacity.maxCpuLoras" in message

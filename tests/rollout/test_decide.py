@@ -6,6 +6,7 @@ import pytest
 
 from lorafleet.api.names import served_name
 from lorafleet.api.reasons import Reason
+from lorafleet.rollout.decide import decide
 from lorafleet.rollout.observed import Failed, Observed
 from tests.rollout.worlds import Cluster, digest_of, fleet_view, spec
 
@@ -224,8 +225,6 @@ def test_deletion_does_not_wait_for_what_cannot_be_done(why: str) -> None:
     cluster.deleting_since = cluster.now
     observed = cluster.observe()
     gone = {"fleet": None} if why == "no fleet" else {"namespace_terminating": True}
-    from lorafleet.rollout.decide import decide
-
     assert decide(replace(observed, **gone)).release  # type: ignore[arg-type]
 
 
@@ -260,11 +259,17 @@ def test_fields_that_are_not_acted_on_are_said() -> None:
     assert cluster.condition("Ready") == ("True", "Serving")
 
 
+def test_a_verb_that_is_not_acted_on_is_said() -> None:
+    cluster = Cluster(spec("1"))
+    cluster.settle()
+    plan = decide(replace(cluster.observe(), action="promote@1"))
+    said = next(c for c in plan.status.conditions if c.type == "FieldsIgnored")
+    assert "promote@1" in said.message
+
+
 def test_a_spec_that_cannot_be_read_stalls_and_changes_nothing() -> None:
     cluster = Cluster(spec("1"))
     cluster.settle()
-    from lorafleet.rollout.decide import decide
-
     plan = decide(replace(cluster.observe(), spec=None, spec_error="spec.x: wrong"))
     assert plan.status.traffic == cluster.status.traffic
     stalled = next(c for c in plan.status.conditions if c.type == "Stalled")

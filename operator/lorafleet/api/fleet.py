@@ -160,6 +160,14 @@ class SpecialistFleetSpec(ApiModel):
     ] = "10m"
     suspend: Annotated[bool, Field(description="Stop acting on this fleet; what serves goes on serving.")] = False
 
+    def not_acted_on(self) -> tuple[str, ...]:
+        """The fields that are set and that this release accepts without acting on them."""
+        fields = {
+            "spec.capacity.maxLoras": self.capacity.max_loras,
+            "spec.capacity.maxCpuLoras": self.capacity.max_cpu_loras,
+        }
+        return tuple(name for name, value in fields.items() if value is not None)
+
 
 class EngineStatus(ApiModel):
     """One engine, as last seen."""

@@ -51,6 +51,7 @@ def observe(state: FleetState, adapter: Adapter, now: datetime) -> tuple[Observe
         spec=adapter.spec,
         spec_error=adapter.spec_error,
         status=adapter.status,
+        action=adapter.action,
         deleting_since=adapter.deleting_since,
         namespace_terminating=state.sync.terminating,
         fleet=fleet,

@@ -220,7 +220,14 @@ def _verdicts(state: FleetState, fleet: Fleet, engines: list[Engine]) -> list[Ve
         reason = warnings[0].reason if warnings else Reason.ENGINES_HEALTHY
         text = "; ".join([count, *dict.fromkeys(diagnosis.message for diagnosis in warnings[:5])])
     moving = not ready and not stalled
+    ignored = fleet.spec.not_acted_on() if fleet.spec else ()
+    said = f"this release accepts {', '.join(ignored)} and does not act on it yet: room on engines is not checked"
     return [
+        *(
+            [Verdict(type=ConditionType.FIELDS_IGNORED, status=True, reason=Reason.FIELD_NOT_ACTED_ON, message=said)]
+            if ignored
+            else []
+        ),
         Verdict(type=ConditionType.READY, status=ready, reason=reason, message=text),
         _flag(ConditionType.RECONCILING, moving, reason, text),
         _flag(ConditionType.STALLED, stalled, reason, text),

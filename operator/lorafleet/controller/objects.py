@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from lorafleet.api.adapter import LoRAAdapterSpec, LoRAAdapterStatus
 from lorafleet.api.fleet import SpecialistFleetSpec, SpecialistFleetStatus
 from lorafleet.api.model import ApiModel, moment
-from lorafleet.api.names import FINALIZER
+from lorafleet.api.names import ACTION_ANNOTATION, FINALIZER
 
 SpecT = TypeVar("SpecT", bound=ApiModel)
 StatusT = TypeVar("StatusT", bound=ApiModel)
@@ -35,6 +35,7 @@ class Tracked(Generic[SpecT, StatusT]):
     version: int
     deleting_since: datetime | None
     finalizers: tuple[str, ...]
+    action: str
     spec: SpecT | None
     spec_error: str
     status: StatusT
@@ -52,7 +53,7 @@ class Tracked(Generic[SpecT, StatusT]):
             return False
         if self.seen < before.version:
             self.status, self.written, self.version = before.status, before.written, before.version
-        same = ("generation", "deleting_since", "finalizers", "written")
+        same = ("generation", "deleting_since", "finalizers", "action", "written")
         new = any(getattr(self, name) != getattr(before, name) for name in same)
         if not new:
             before.seen, before.version = self.seen, max(self.version, before.version)
@@ -107,6 +108,7 @@ def _parser(
             version=int(meta["resourceVersion"]),
             deleting_since=moment(deleted) if deleted else None,
             finalizers=tuple(meta.get("finalizers") or ()),
+            action=str((meta.get("annotations") or {}).get(ACTION_ANNOTATION, "")),
             spec=spec,
             spec_error=spec_error,
             status=status,

@@ -77,6 +77,7 @@ class Observed:
     spec: LoRAAdapterSpec | None
     status: LoRAAdapterStatus
     spec_error: str = ""
+    action: str = ""
     deleting_since: datetime | None = None
     namespace_terminating: bool = False
     fleet: FleetView | None = None

@@ -2,6 +2,7 @@
 
 from lorafleet.api.adapter import LoRAAdapterStatus, VersionPhase, VersionStatus
 from lorafleet.api.conditions import ConditionType, Verdict
+from lorafleet.api.names import ACTION_ANNOTATION
 from lorafleet.api.reasons import Reason
 from lorafleet.rollout.observed import Observed
 
@@ -18,6 +19,8 @@ def verdicts(observed: Observed, status: LoRAAdapterStatus) -> tuple[Verdict, ..
         available,
     ]
     ignored = observed.spec.not_acted_on() if observed.spec else ()
+    if observed.action and observed.action != status.last_handled_action:
+        ignored += (f"the annotation {ACTION_ANNOTATION}: {observed.action[:80]}",)
     if ignored:
         text = f"this release accepts {', '.join(ignored)} and does not act on it yet: versions switch at once"
         result.append(
