@@ -1,7 +1,7 @@
 """What `converge` compares with: a bare httpx client that makes the same calls, in a process of its own.
 
 Reads ``{"urls": [...], "adapters": {name: path}}`` from standard input. For each engine one listing, then one load
-after another; all engines at once. Nothing is checked but the status. The same event loop and limits as the operator.
+after another; all engines at once. Nothing is checked but the status. The same event loop as the operator.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ async def _engine(http: httpx.AsyncClient, url: str, adapters: dict[str, str]) -
 async def main() -> None:
     """Loads everything everywhere."""
     wanted = json.load(sys.stdin)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=2048, keepalive_expiry=300)
+    limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(limits=limits, trust_env=False, timeout=60) as http:
         await asyncio.gather(*(_engine(http, url, wanted["adapters"]) for url in wanted["urls"]))
 

@@ -9,7 +9,9 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Coroutine
+import ssl
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import httpx
@@ -81,33 +83,28 @@ class Operator:
             await self._kube.close()
 
     async def _lead(self, stopping: asyncio.Task[bool]) -> int:
-        async with httpx.AsyncClient(
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=2048, keepalive_expiry=4.0),
-            # vLLM closes connections that were idle for 5 s.
-            trust_env=False,
-        ) as http:
-            queue, tasks, operator = await self._start(http)
-            self._queue = queue
-            renewing = asyncio.create_task(self._lease.keep())
-            everything = {stopping, renewing, *tasks}
-            done, _ = await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {stopping}:
-                error = None if task.cancelled() else task.exception()
-                log.error("ends the process", extra={"task": task.get_name()}, exc_info=error)
-            if renewing in done:
-                # Whoever holds the Lease now may act at any moment: nothing of ours may follow.
-                os._exit(1)
-            # In this order: nothing of ours acts any more, then the other replica may, then we tidy up.
-            await queue.close()
-            renewing.cancel()
-            await self._lease.release()
-            operator.set()
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait({renewing, *tasks}, timeout=EXIT_GRACE)
-            return 0 if done == {stopping} and not self._sick else 1
+        queue, tasks, operator = await self._start()
+        self._queue = queue
+        renewing = asyncio.create_task(self._lease.keep())
+        everything = {stopping, renewing, *tasks}
+        done, _ = await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopping}:
+            error = None if task.cancelled() else task.exception()
+            log.error("ends the process", extra={"task": task.get_name()}, exc_info=error)
+        if renewing in done:
+            # Whoever holds the Lease now may act at any moment: nothing of ours may follow.
+            os._exit(1)
+        # In this order: nothing of ours acts any more, then the other replica may, then we tidy up.
+        await queue.close()
+        renewing.cancel()
+        await self._lease.release()
+        operator.set()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait({renewing, *tasks}, timeout=EXIT_GRACE)
+        return 0 if done == {stopping} and not self._sick else 1
 
-    async def _start(self, http: httpx.AsyncClient) -> tuple[WorkQueue, set[asyncio.Task[Any]], asyncio.Event]:
+    async def _start(self) -> tuple[WorkQueue, set[asyncio.Task[Any]], asyncio.Event]:
         """Fills memory with what there is, then starts every watch."""
         settings, kube = self._settings, self._kube
         waiting: list[tuple[Key, float]] = []
@@ -127,7 +124,7 @@ class Operator:
         writer = Writer(kube, world, settings.identity)
         pods = PodWatches(kube, world, self._died)
         sync = SyncReconciler(world, kube, settings)
-        engine = EngineReconciler(world, kube, http, settings)
+        engine = EngineReconciler(world, kube, _engine_http(), settings)
         await self._fill(world)
         queue = WorkQueue(
             {
@@ -202,6 +199,17 @@ class Operator:
             ready_flag=ready,
         )
         taking.cancel()
+
+
+def _engine_http() -> Callable[[], httpx.AsyncClient]:
+    """Makes an HTTP client for one engine.
+
+    Each engine has its own: a pool of httpcore (1.0.9) looks at all its connections for every request, and at all again
+    for each idle one, so that with one pool for all a load would take the longer the more engines there are.
+    """
+    # vLLM closes connections that were idle for 5 s.
+    limits = httpx.Limits(max_connections=None, keepalive_expiry=4.0)
+    return partial(httpx.AsyncClient, verify=ssl.create_default_context(), limits=limits, trust_env=False)
 
 
 async def main(settings: Settings) -> int:

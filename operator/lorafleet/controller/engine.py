@@ -8,6 +8,7 @@ before the adapters of the whole cluster are known.
 import base64
 import logging
 import random
+from collections.abc import Callable
 from time import monotonic
 
 import httpx
@@ -40,19 +41,19 @@ KEY_AGE = 60.0
 class EngineReconciler:
     """Reconciles one engine a call; see the module."""
 
-    def __init__(self, world: World, kube: Kube, http: httpx.AsyncClient, settings: Settings) -> None:
+    def __init__(self, world: World, kube: Kube, http: Callable[[], httpx.AsyncClient], settings: Settings) -> None:
         self._world = world
         self._kube = kube
         self._http = http
         self._settings = settings
         self._keys: dict[tuple[str, str, str], tuple[float, str | None]] = {}
-        self._clients: dict[Key, tuple[object, EngineClient]] = {}
+        self._clients: dict[Key, tuple[object, EngineClient, httpx.AsyncClient]] = {}
 
     async def __call__(self, key: Key) -> float | None:
         """One pass; the answer is when to read the listing again."""
         found = self._world.engine(key)
         if found is None:
-            self._clients.pop(key, None)
+            await self._disconnect(key)
             return None
         state, engine = found
         if not engine.reachable:
@@ -241,15 +242,23 @@ class EngineReconciler:
         if known is not None and known[0] == mark:
             return known[1]
         host = f"[{engine.facts.pod_ip}]" if ":" in str(engine.facts.pod_ip) else engine.facts.pod_ip
+        await self._disconnect(key)
+        http = self._http()
         client = EngineClient(
-            self._http,
+            http,
             f"http://{host}:{engine.facts.port}",
             api_key=api_key,
             name=engine.name,
             load_timeout=load_timeout,
         )
-        self._clients[key] = (mark, client)
+        self._clients[key] = (mark, client, http)
         return client
+
+    async def _disconnect(self, key: Key) -> None:
+        """Closes the connections to an engine that is gone or elsewhere."""
+        known = self._clients.pop(key, None)
+        if known is not None:
+            await known[2].aclose()
 
     async def _api_key(self, state: FleetState) -> str | None:
         """The engines' key from its Secret, kept for a minute; None when there is none."""

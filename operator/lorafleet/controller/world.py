@@ -205,7 +205,9 @@ class World:
         if engine is None or engine.facts.uid != uid:
             return
         del state.engines[name]
-        self._forget(self.engine_key(state.ref, name))
+        key = self.engine_key(state.ref, name)
+        self._forget(key)
+        self._ask(key)
         self.ask_adapters(state, SOON)
         self.ask_fleet(state)
 
