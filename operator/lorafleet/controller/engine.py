@@ -24,7 +24,7 @@ from lorafleet.controller.state import Engine, FleetState
 from lorafleet.controller.world import SOON, World
 from lorafleet.engines.client import EngineClient, LoadOutcome
 from lorafleet.engines.diagnosis import Expectations, diagnose
-from lorafleet.engines.errors import EngineError, Misconfigured, Rejected
+from lorafleet.engines.errors import EngineError, Misconfigured, Rejected, Retry
 from lorafleet.rollout.observed import Refusal
 from lorafleet.rollout.wanted import Action, action
 
@@ -113,6 +113,7 @@ class EngineReconciler:
         """Reads what the engine has, diagnoses it, and marks every name that differs."""
         fleet = state.ref
         usable = engine.usable
+        instance = engine.facts.instance
         try:
             listing = await client.loaded()
             version = engine.version or await client.version()
@@ -122,6 +123,9 @@ class EngineReconciler:
             LISTS.labels(*fleet, "error").inc()
             raise
         LISTS.labels(*fleet, "ok").inc()
+        if engine.facts.instance != instance:
+            # What a former instance had says nothing about this one.
+            raise Retry(Reason.UNREACHABLE, f"engine {engine.name} was restarted while it was asked; asking again")
         adapters = dict(listing.adapters)
         before = engine.listing
         engine.listing, engine.listed_at, engine.version = adapters, monotonic(), version

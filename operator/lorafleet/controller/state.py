@@ -54,9 +54,12 @@ class Engine:
         return self.reachable and not blocked and not self.failing and self.listing is not None
 
     def may_read(self, served: str) -> bool:
-        """Whether the engine may still read a version's files: it lists it, or never said what it lists."""
+        """Whether the engine may still read a version's files: it lists it, or runs and never said what it lists.
+
+        One that is not ready counts as well: it may only be slow, and go on where it was.
+        """
         if self.listing is None:
-            return self.reachable
+            return self.facts.started
         return served in self.listing
 
     def restarted(self, facts: EngineFacts) -> None:

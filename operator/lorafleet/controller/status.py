@@ -45,6 +45,7 @@ class Writer:
         before = adapter.status.conditions
         version = await self._apply_status(ADAPTER_KIND, ADAPTER_PLURAL, adapter, written)
         if version is None:
+            self._world.drop_adapter(adapter.ref, adapter.uid)
             return False
         self._world.wrote_adapter(adapter, status, written, version)
         self._emit(ADAPTER_KIND, adapter, before, status.conditions)

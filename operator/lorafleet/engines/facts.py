@@ -23,6 +23,7 @@ class EngineFacts:
     """One engine container of one Pod.
 
     ``instance`` is what a restart changes: the registry of loaded adapters is in the container's memory.
+    ``started``: the container runs and its startup probe, if it has one, has passed: it may have loaded adapters.
     ``defaults`` names the fields that hold vLLM's default because the flag is not on the command line.
     ``enable_lora`` is None when no vLLM command line was recognised, or when a configuration file holds the rest of it.
     ``plugins`` is None when VLLM_PLUGINS is unset, which loads all plugins; ``unknown`` names the environment variables
@@ -39,6 +40,7 @@ class EngineFacts:
     pod_ip: str | None
     port: int | None
     ready: bool
+    started: bool
     terminating: bool
     node: str | None
     enable_lora: bool | None
@@ -89,6 +91,7 @@ def engine_facts(pod: Mapping[str, Any], port: int | str) -> EngineFacts:
         pod_ip=_text(status.get("podIP")) or None,
         port=_port(container, port),
         ready=state.get("ready") is True and _pod_ready(status),
+        started=state.get("ready") is True or state.get("started") is True,
         terminating=metadata.get("deletionTimestamp") is not None,
         node=_text(spec.get("nodeName")) or None,
         enable_lora=None if model is None or "config" in arguments.flags else arguments.switch("enable-lora") is True,
