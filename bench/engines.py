@@ -8,6 +8,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -85,11 +86,12 @@ class Engines:
         for number in range(len(self)) if on is None else on:
 
             async def enough(number: int = number) -> bool:
+                began = time.monotonic()
                 adapters = (await self.report(number))["adapters"]
                 if sum(name.startswith(about) for name in adapters) >= count:
                     return True
-                # Asking costs the engines' process time that the benchmark is about.
-                await asyncio.sleep(0.08)
+                # Asking costs the engines' process time that the benchmark is about, the more the longer the answer.
+                await asyncio.sleep(0.08 + 20 * (time.monotonic() - began))
                 return False
 
             await until(f"{count} adapters {about} on engine {number}", enough, deadline)
