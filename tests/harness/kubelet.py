@@ -58,7 +58,7 @@ class FakeKubelet:
         await self.paused.wait()
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
         container = pod["spec"]["containers"][0]
-        text = next(one["value"] for one in container["env"] if one["name"] == PLAN_ENV)
+        text = next(one["value"] for one in container["env"] if one["name"] == PLAN_ENV).replace("$$", "$")
         for volume in pod["spec"]["volumes"]:
             claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
             mount = next(m["mountPath"] for m in container["volumeMounts"] if m["name"] == volume["name"])

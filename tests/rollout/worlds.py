@@ -129,7 +129,7 @@ class Cluster:
             listing = self.engines[name]
             for served in sorted(want.names | listing.keys()):
                 path = want.load.get(served)
-                todo = action(path, served in want.keep, listing.get(served), MOUNT)
+                todo = action(served, path, served in want.keep, listing.get(served))
                 if todo in (Action.UNLOAD, Action.REPLACE):
                     del listing[served]
                 if todo in (Action.LOAD, Action.REPLACE) and served not in self.refuses:

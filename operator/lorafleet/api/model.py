@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_camel
 
 _DURATION = r"^([0-9]+(h|m|s|ms))+$"
 _DURATION_PART = re.compile(r"([0-9]+)(h|ms|m|s)")
+_YEAR = 365 * 86400.0
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 DnsName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
@@ -40,10 +41,11 @@ def rules(*pairs: tuple[str, str], **more: Any) -> dict[str, Any]:
 
 
 def seconds(duration: str) -> float:
-    """Seconds of a duration such as ``10m`` or ``1h30m``; ValueError on anything else."""
+    """Seconds of a duration such as ``10m`` or ``1h30m``, a year at most; ValueError on anything else."""
     if not re.match(_DURATION, duration):
         raise ValueError(f"{duration!r} is no duration: expected numbers with h, m, s or ms, such as 1h30m")
-    return sum(int(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(duration))
+    total = sum(int(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(duration))
+    return min(total, _YEAR)
 
 
 def timestamp(moment: datetime) -> str:

@@ -74,3 +74,11 @@ class Reason(StrEnum):
     ENGINES_HEALTHY = "EnginesHealthy"
     ENGINES_UNHEALTHY = "EnginesUnhealthy"
     NO_ENGINES = "NoEngines"
+
+
+def reason_of(text: str | None, otherwise: Reason) -> Reason:
+    """The reason that a text names; another release may have written one that this one does not know."""
+    try:
+        return Reason(text or otherwise)
+    except ValueError:
+        return otherwise

@@ -5,6 +5,7 @@ anything acts on it, so that whoever takes over after a crash goes on from there
 """
 
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ from lorafleet.api.fleet import PendingRemoval
 from lorafleet.api.model import timestamp
 from lorafleet.api.names import ADAPTER_KIND
 from lorafleet.api.reasons import Reason
-from lorafleet.controller.fleetview import fleet_view
+from lorafleet.controller.fleetview import expectations, fleet_view
 from lorafleet.controller.objects import Adapter
 from lorafleet.controller.queue import Key
 from lorafleet.controller.state import FleetState, SyncItem
@@ -23,6 +24,9 @@ from lorafleet.rollout.observed import Failed, Observed, Plan, Published
 from lorafleet.rollout.versions import entry_hash
 
 log = logging.getLogger(__name__)
+
+UNSETTLED = 1.0
+"""Seconds until the next look while engines have not been asked yet: nothing is decided on half the picture."""
 
 
 def observe(state: FleetState, adapter: Adapter, now: datetime) -> tuple[Observed, set[SyncItem]]:
@@ -36,10 +40,15 @@ def observe(state: FleetState, adapter: Adapter, now: datetime) -> tuple[Observe
         if item.version and hashes.get(item.version) != item.entry:
             continue  # Published for an entry that is gone: the fleet sees to its bytes.
         used.add(item)
+        if isinstance(result, Failed):
+            result = replace(result, expectations=item.expectations)
         if item.version and result is not None:
             published[item.version] = result
         elif item.served and not isinstance(result, Published):
             removed[item.served] = result
+    if adapter.deleting_since is None and (adapter.spec is None or adapter.spec.suspend or state.suspended):
+        # Nothing is decided, so the results must wait.
+        used.clear()
     for job in state.sync.running():
         syncing.update({item.version: job.note for item in job.items if item.version and item.uid == adapter.uid})
     served = {version.served_name for version in adapter.status.versions if version.served_name}
@@ -94,6 +103,9 @@ class AdapterReconciler:
         if adapter.deleting_since is None and not adapter.has_finalizer:
             await self._writer.hold(adapter)
         now = datetime.now(UTC)
+        fleet = state.fleet
+        if fleet and fleet.spec and not state.suspended and not state.settled and adapter.deleting_since is None:
+            return UNSETTLED
         observed, used = observe(state, adapter, now)
         plan = decide(observed)
         if not await self._writer.adapter(adapter, plan.status):
@@ -118,7 +130,11 @@ class AdapterReconciler:
 
     def _request(self, state: FleetState, adapter: Adapter, plan: Plan) -> None:
         hashes = {entry.name: entry_hash(entry) for entry in adapter.spec.versions} if adapter.spec else {}
-        items = [SyncItem(adapter.name, adapter.uid, version=name, entry=hashes[name]) for name in plan.publish]
+        expected = expectations(state) if plan.publish else ""
+        items = [
+            SyncItem(adapter.name, adapter.uid, version=name, entry=hashes[name], expectations=expected)
+            for name in plan.publish
+        ]
         items += [SyncItem(adapter.name, adapter.uid, served=served) for served in plan.remove]
         before = state.sync.requests.get(adapter.name, ())
         if tuple(items) == before:
@@ -133,9 +149,11 @@ class AdapterReconciler:
         """The object may go; what an engine may still read is left to the fleet."""
         if plan.orphans and state.fleet is not None:
             since = timestamp(datetime.now(UTC))
-            left = tuple(PendingRemoval(served_name=served, since=since) for served in plan.orphans)
             async with state.writing:
-                pending = state.fleet.status.pending_removals + left
+                pending = state.fleet.status.pending_removals
+                known = {removal.served_name for removal in pending}
+                left = [served for served in plan.orphans if served not in known]
+                pending += tuple(PendingRemoval(served_name=served, since=since) for served in left)
                 status = state.fleet.status.model_copy(update={"pending_removals": pending})
                 await self._writer.fleet(state.fleet, status)
             self._world.ask_fleet(state, 0.0)

@@ -83,9 +83,20 @@ class Operator:
             await self._kube.close()
 
     async def _lead(self, stopping: asyncio.Task[bool]) -> int:
-        queue, tasks, operator = await self._start()
+        # Renewed from the first moment on: reading a large cluster may take longer than a lease lasts.
+        renewing = asyncio.create_task(self._lease.keep(), name="lease")
+        starting = asyncio.create_task(self._start(), name="start")
+        await asyncio.wait({renewing, starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if renewing.done():
+            os._exit(1)
+        if not starting.done() or starting.exception() is not None:
+            log.error("did not start", exc_info=starting.exception() if starting.done() else None)
+            starting.cancel()
+            renewing.cancel()
+            await self._lease.release()
+            return 1 if starting.done() else 0
+        queue, tasks, operator = starting.result()
         self._queue = queue
-        renewing = asyncio.create_task(self._lease.keep())
         everything = {stopping, renewing, *tasks}
         done, _ = await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
         for task in done - {stopping}:

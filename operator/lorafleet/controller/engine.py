@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 RECHECK = 30.0
 """Seconds after which an engine that a person has to mend is asked again."""
+RESOLVED_AGAIN = 5.0
 PASS = 60.0
 """Seconds after which a long pass over one engine goes back to the queue, so that its deadline means something."""
 MAX_LOAD_TIMEOUT = 900.0
@@ -105,7 +106,8 @@ class EngineReconciler:
         if unloaded:
             await self._list(state, engine, client)
             if engine.dirty:
-                return 0.0
+                # A client asked for what we unloaded, and vLLM's resolver loaded it again.
+                return RESOLVED_AGAIN
         left = engine.listed_at + self._settings.resync - monotonic()
         return max(left, 1.0) * (1.0 + 0.1 * random.random())
 
@@ -150,8 +152,11 @@ class EngineReconciler:
         refusal = engine.refused.get(served)
         if refusal is not None and refusal.final and served in state.load:
             return Action.NOTHING
-        mount = state.fleet.spec.storage.mount_path
-        return action(state.load.get(served), served in state.keep, engine.listing.get(served), mount)
+        owner = self._world.adapter((state.ref[0], served.partition("/")[0]))
+        if owner is not None and owner[0] is not state:
+            # Two fleets may claim one engine: neither touches what is the other's.
+            return Action.NOTHING
+        return action(served, state.load.get(served), served in state.keep, engine.listing.get(served))
 
     async def _settle(self, state: FleetState, engine: Engine, client: EngineClient, served: str) -> bool:
         """Does what one name needs; whether something was unloaded."""

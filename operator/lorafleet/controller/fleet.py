@@ -5,6 +5,7 @@ The watch of a fleet's pods lives as long as the fleet; everything else is a sum
 
 import logging
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 
 from lorafleet.api.conditions import ConditionType, Verdict, merge
 from lorafleet.api.fleet import EngineStatus, PendingRemoval, SpecialistFleetStatus
@@ -20,10 +21,13 @@ from lorafleet.controller.state import Engine, FleetState, SyncItem
 from lorafleet.controller.status import Writer
 from lorafleet.controller.world import World
 from lorafleet.rollout.observed import Failed, FleetView, Published
-from lorafleet.rollout.versions import entry_hash
+from lorafleet.rollout.versions import entry_hash, retry_delay
+from lorafleet.rollout.wanted import ours
 
 log = logging.getLogger(__name__)
 
+UNSETTLED = 1.0
+"""Seconds until the next look while engines have not been asked yet."""
 PATIENCE = 5.0
 """Seconds between looks while a fleet waits for something that sends no event."""
 
@@ -35,6 +39,7 @@ class FleetReconciler:
         self._world = world
         self._writer = writer
         self._pods = pods
+        self._tries: dict[str, tuple[int, float]] = {}
         self._views: dict[tuple[str, str], FleetView | None] = {}
 
     async def __call__(self, key: Key) -> float | None:
@@ -45,6 +50,8 @@ class FleetReconciler:
         if state is None or fleet is None:
             self._pods.stop(ref)
             self._views.pop(ref, None)
+            for gauge in (ENGINES, ADAPTERS):
+                gauge.remove_by_labels({"namespace": ref[0], "fleet": ref[1]})
             return None
         if fleet.deleting_since is not None:
             return await self._delete(state, fleet)
@@ -52,11 +59,14 @@ class FleetReconciler:
             await self._writer.hold(fleet)
         if fleet.spec is not None:
             self._pods.watch(state, fleet.spec.engines.selector.query, str(fleet.spec.engines.port))
+        if fleet.spec is not None and not state.settled:
+            return UNSETTLED if state.discovered else None
         async with state.writing:
-            status = self._summary(state, fleet, datetime.now(UTC))
+            fleet = state.fleet or fleet
+            status, taken = self._summary(state, fleet, datetime.now(UTC))
             if not await self._writer.fleet(fleet, status):
                 return None
-        self._acknowledge(state, fleet)
+        self._acknowledge(state, fleet, taken)
         removals = self._removals(state, fleet)
         view = fleet_view(state)
         if view != self._views.get(ref, ...):
@@ -72,11 +82,10 @@ class FleetReconciler:
         assert fleet.deleting_since
         due = fleet.deleting_since + timedelta(seconds=limit)
         leaving = [adapter for adapter in state.adapters.values() if adapter.deleting_since]
-        mount = fleet.spec.storage.mount_path.rstrip("/") + "/" if fleet.spec else "/"
         holding = [
             engine.name
             for engine in state.engines.values()
-            if engine.usable and any(root.startswith(mount) for root in (engine.listing or {}).values())
+            if engine.usable and any(ours(*entry) for entry in (engine.listing or {}).items())
         ]
         if (leaving or holding) and datetime.now(UTC) < due and not state.sync.terminating:
             for name in holding:
@@ -88,10 +97,13 @@ class FleetReconciler:
 
     def _removals(self, state: FleetState, fleet: Fleet) -> bool:
         """Asks for the removal of versions that outlived their adapter, when no engine may read them."""
+        now = monotonic()
         due = tuple(
             SyncItem("", fleet.uid, served=removal.served_name)
             for removal in fleet.status.pending_removals
             if not state.loads(removal.served_name).readers
+            and not _may_come_back(state, removal.served_name)
+            and self._tries.get(removal.served_name, (0, 0.0))[1] <= now
         )
         if due:
             state.sync.requests[""] = due
@@ -100,8 +112,9 @@ class FleetReconciler:
             state.sync.requests.pop("", None)
         return bool(fleet.status.pending_removals)
 
-    def _take_results(self, state: FleetState, fleet: Fleet) -> tuple[set[str], set[str], int]:
-        """Removed names of the fleet's own requests, names published for nobody, and the highest id."""
+    def _take_results(self, state: FleetState, fleet: Fleet) -> tuple[set[str], set[str], int, set[SyncItem]]:
+        """Removed names of the fleet's own requests, names published for nobody, the highest id, and what was taken."""
+        taken: set[SyncItem] = set()
         removed: set[str] = set()
         strays: set[str] = set()
         highest = fleet.status.highest_id
@@ -109,19 +122,27 @@ class FleetReconciler:
             for item, result in (job.results or {}).items():
                 if isinstance(result, Published):
                     highest = max(highest, result.id)
-                    if self._stray(state, item):
+                    if item in job.open and self._stray(state, item):
                         strays.add(served_name(item.adapter, item.version, result.digest))
-                if item.uid == fleet.uid and not isinstance(result, Failed):
+                if item not in job.open:
+                    continue
+                if item.uid == fleet.uid or self._stray(state, item):
+                    taken.add(item)
+                if item.uid == fleet.uid and isinstance(result, Failed):
+                    tries = self._tries.get(item.served, (0, 0.0))[0] + 1
+                    self._tries[item.served] = tries, monotonic() + retry_delay(tries)
+                elif item.uid == fleet.uid:
+                    self._tries.pop(item.served, None)
                     removed.add(item.served)
-        return removed, strays, highest
+        return removed, strays, highest, taken
 
-    def _acknowledge(self, state: FleetState, fleet: Fleet) -> None:
+    def _acknowledge(self, state: FleetState, fleet: Fleet, taken: set[SyncItem]) -> None:
         """Results that are in a written status need not be kept."""
         for job in state.sync.jobs.values():
-            if job.results is not None:
-                mine = {item for item in job.open if item.uid == fleet.uid or self._stray(state, item)}
-                job.open -= mine
+            job.open -= taken
         for item in [item for item in state.sync.refused if item.uid == fleet.uid]:
+            tries = self._tries.get(item.served, (0, 0.0))[0] + 1
+            self._tries[item.served] = tries, monotonic() + retry_delay(tries)
             del state.sync.refused[item]
         self._world.ask_sync(state)
 
@@ -135,16 +156,17 @@ class FleetReconciler:
         known = any(entry.name == item.version and entry_hash(entry) == item.entry for entry in entries)
         return bool(item.version) and not known
 
-    def _summary(self, state: FleetState, fleet: Fleet, now: datetime) -> SpecialistFleetStatus:
-        removed, strays, highest = self._take_results(state, fleet)
-        kept = [removal for removal in fleet.status.pending_removals if removal.served_name not in removed]
-        strays -= {removal.served_name for removal in kept} | removed
-        strays -= {
+    def _summary(self, state: FleetState, fleet: Fleet, now: datetime) -> tuple[SpecialistFleetStatus, set[SyncItem]]:
+        removed, strays, highest, taken = self._take_results(state, fleet)
+        alive = {
             version.served_name
             for adapter in state.adapters.values()
             for version in adapter.status.versions
             if version.served_name
         }
+        left = fleet.status.pending_removals
+        kept = [removal for removal in left if removal.served_name not in removed | alive]
+        strays -= {removal.served_name for removal in kept} | removed | alive
         kept += [PendingRemoval(served_name=served, since=timestamp(now)) for served in sorted(strays)]
         pending = tuple(kept)
         engines = sorted(state.engines.values(), key=lambda engine: engine.name)
@@ -155,7 +177,7 @@ class FleetReconciler:
         ADAPTERS.labels(*state.ref, "serving").set(serving)
         ADAPTERS.labels(*state.ref, "not serving").set(len(state.adapters) - serving)
         ids = [version.id or 0 for adapter in state.adapters.values() for version in adapter.status.versions]
-        return SpecialistFleetStatus(
+        status = SpecialistFleetStatus(
             observed_generation=fleet.generation,
             ready_engines=usable,
             total_engines=len(engines),
@@ -169,6 +191,19 @@ class FleetReconciler:
                 fleet.status.conditions, _verdicts(state, fleet, engines), fleet.generation, timestamp(now)
             ),
         )
+        return status, taken
+
+
+def _may_come_back(state: FleetState, served: str) -> bool:
+    """Whether an adapter has, or is about to get, a version of this name: its publishing may find these very bytes."""
+    name, _, folder = served.partition("/")
+    adapter = state.adapters.get(name)
+    entries = adapter.spec.versions if adapter and adapter.spec else ()
+    known = {version.name: version for version in adapter.status.versions} if adapter else {}
+    if any(version.served_name == served for version in known.values()):
+        return True
+    version = folder.rpartition("-")[0]
+    return any(entry.name == version for entry in entries) and (version not in known or known[version].digest is None)
 
 
 def _model(engines: list[Engine]) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from lorafleet.api import names
 from lorafleet.api.adapter import AdapterVersion
-from lorafleet.api.reasons import Reason
+from lorafleet.api.reasons import Reason, reason_of
 from lorafleet.controller.fleetview import oldest_version, rank_limit
 from lorafleet.controller.objects import Fleet
 from lorafleet.controller.settings import Settings
@@ -106,7 +106,7 @@ def manifest(
         "image": settings.sync_image,
         "imagePullPolicy": settings.sync_pull_policy,
         "args": ["sync"],
-        "env": [{"name": PLAN_ENV, "value": plan.model_dump_json(by_alias=True, exclude_none=True)}],
+        "env": [{"name": PLAN_ENV, "value": _escaped(plan.model_dump_json(by_alias=True, exclude_none=True))}],
         "volumeMounts": mounts,
         "terminationMessagePolicy": "File",
         "resources": {
@@ -162,9 +162,16 @@ def manifest(
     }
 
 
+def _escaped(value: str) -> str:
+    """For Kubernetes, which reads ``$$`` in the value of a variable as ``$``."""
+    return value.replace("$", "$$")
+
+
 def dump_items(items: Sequence[SyncItem]) -> str:
     """The items as text for an annotation, so that the next leader knows what a Job is about."""
-    return json.dumps([[item.adapter, item.uid, item.version, item.served, item.entry] for item in items])
+    return json.dumps(
+        [[item.adapter, item.uid, item.version, item.served, item.entry, item.expectations] for item in items]
+    )
 
 
 def read_items(job: dict[str, Any]) -> tuple[SyncItem, ...]:
@@ -212,7 +219,7 @@ def pod_results(pod: dict[str, Any], items: Sequence[SyncItem]) -> dict[SyncItem
         if result is None:
             results |= lost((item,), f"sync pod {name} did not report on this item")
         elif result.reason is not None:
-            reason = Reason(result.reason)
+            reason = reason_of(result.reason, Reason.SYNC_FAILED)
             results[item] = Failed(reason, result.message or reason.value, bool(result.retry))
         elif item.served:
             results[item] = None

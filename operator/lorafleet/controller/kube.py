@@ -6,14 +6,18 @@ time; so requests and answers are plain dicts here. This module knows paths and 
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
+from urllib.request import getproxies
 
 import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client import rest
 
 from lorafleet.api.names import FIELD_MANAGER
+
+log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 
@@ -65,6 +69,8 @@ class Kube:
 
     def __init__(self, configuration: client.Configuration) -> None:
         configuration.connection_pool_maxsize = 64
+        # Else aiohttp (3.14) asks a thread twice a request, for ~/.netrc and for proxies.
+        configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
         self._client = client.ApiClient(configuration)
 
     @classmethod
@@ -226,5 +232,7 @@ async def informer(kube: Kube, where: str, selector: str) -> AsyncIterator[tuple
         except KubeError as error:
             if error.status == 410:
                 version = ""
+            elif not error.unreachable:
+                log.warning("a watch is refused", extra={"path": where, "selector": selector, "error": str(error)})
             await asyncio.sleep(delay)
             delay = min(delay * 2, 10.0)

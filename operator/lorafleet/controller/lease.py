@@ -6,8 +6,8 @@ nodes may differ), and leaving gives the Lease back so that the other replica ta
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -38,6 +38,7 @@ class Lease:
         self._times = times or LeaseTimes()
         self._seen: tuple[str, str] | None = None
         self._seen_at = 0.0
+        self._renewed = 0.0
         self._held: dict[str, Any] | None = None
 
     @property
@@ -47,21 +48,23 @@ class Lease:
 
     async def acquire(self) -> None:
         """Returns once this candidate leads."""
-        while not await self._attempt():
+        while True:
+            self._renewed = asyncio.get_running_loop().time()
+            if await self._attempt():
+                break
             await asyncio.sleep(self._times.retry)
         log.info("acquired the lease", extra={"identity": self._identity})
 
-    async def keep(self, clock: Callable[[], float] | None = None) -> None:
+    async def keep(self) -> None:
         """Renews; returns when leadership is lost: someone else holds it, or it could not be renewed in time."""
-        clock = clock or asyncio.get_running_loop().time
-        renewed = clock()
-        while clock() - renewed < self._times.renew:
-            await asyncio.sleep(self._times.retry)
-            started = clock()
-            if await self._attempt():
-                renewed = started
-            elif self._held is None:
-                break
+        clock = asyncio.get_running_loop().time
+        with contextlib.suppress(TimeoutError):
+            while self._held is not None:
+                async with asyncio.timeout_at(self._renewed + self._times.renew):
+                    await asyncio.sleep(self._times.retry)
+                    started = clock()
+                    if await self._attempt():
+                        self._renewed = started
         self._held = None
         log.error("lost the lease", extra={"identity": self._identity})
 

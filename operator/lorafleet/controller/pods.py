@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from lorafleet.controller.kube import Kube, informer, path
+from lorafleet.controller.kube import Kube, Object, informer, path
 from lorafleet.controller.objects import Ref
 from lorafleet.controller.state import FleetState
 from lorafleet.controller.world import World
@@ -32,6 +32,7 @@ class PodWatches:
             return
         if known is not None:
             known[1].cancel()
+            state.discovered = False
             for name, engine in list(state.engines.items()):
                 self._world.drop_pod(state, name, engine.facts.uid)
         task = asyncio.create_task(self._follow(state, selector))
@@ -45,6 +46,7 @@ class PodWatches:
             known[1].cancel()
         state = self._world.fleets.get(ref)
         if state is not None:
+            state.discovered = False
             for name, engine in list(state.engines.items()):
                 self._world.drop_pod(state, name, engine.facts.uid)
 
@@ -58,7 +60,15 @@ class PodWatches:
             if pod is None:
                 state.discovered = True
                 self._world.ask_fleet(state, 0.0)
-            elif kind == "DELETED" or pod["status"].get("phase") in ("Succeeded", "Failed"):
-                self._world.drop_pod(state, pod["metadata"]["name"], pod["metadata"]["uid"])
-            else:
-                self._world.put_pod(state, pod)
+                continue
+            try:
+                self._report(state, kind, pod)
+            except Exception:
+                # Pods are written by anyone: an odd one must not end the watch of the others.
+                log.exception("a pod could not be read", extra={"namespace": state.ref[0], "fleet": state.ref[1]})
+
+    def _report(self, state: FleetState, kind: str, pod: Object) -> None:
+        if kind == "DELETED" or pod["status"].get("phase") in ("Succeeded", "Failed"):
+            self._world.drop_pod(state, pod["metadata"]["name"], pod["metadata"]["uid"])
+        else:
+            self._world.put_pod(state, pod)

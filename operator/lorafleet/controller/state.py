@@ -14,7 +14,7 @@ from lorafleet.controller.objects import Adapter, Fleet, Ref
 from lorafleet.engines.diagnosis import Diagnosis
 from lorafleet.engines.facts import EngineFacts
 from lorafleet.rollout.observed import Failed, Loads, Published, Refusal
-from lorafleet.rollout.wanted import NOTHING, Wanted, wanted
+from lorafleet.rollout.wanted import NOTHING, Wanted, ours, wanted
 
 
 @dataclass
@@ -87,6 +87,7 @@ class SyncItem:
     version: str = ""
     served: str = ""
     entry: str = ""
+    expectations: str = field(default="", compare=False)
 
 
 @dataclass
@@ -107,6 +108,9 @@ class Sync:
     requests: dict[str, tuple[SyncItem, ...]] = field(default_factory=dict)
     jobs: dict[str, SyncJob] = field(default_factory=dict)
     refused: dict[SyncItem, Failed] = field(default_factory=dict)
+    deleted: set[str] = field(default_factory=set)
+    asked: dict[str, float] = field(default_factory=dict)
+    """Since when the removal of a served name is asked for, on the monotonic clock."""
     terminating: bool = False
 
     def running(self) -> Iterator[SyncJob]:
@@ -147,7 +151,7 @@ class FleetState:
     @property
     def suspended(self) -> bool:
         """Whether the user stopped us from acting."""
-        return bool(self.fleet and self.fleet.spec and self.fleet.spec.suspend)
+        return bool(self.fleet and self.fleet.spec and self.fleet.spec.suspend and not self.gone)
 
     def contribute(self, name: str, adapter: Adapter | None) -> frozenset[str]:
         """Takes over what an adapter wants; the served names for which that has changed."""
@@ -171,12 +175,22 @@ class FleetState:
         changed = {served for served in before.names | after.names if before.load.get(served) != after.load.get(served)}
         return frozenset(changed | (before.keep ^ after.keep))
 
+    @property
+    def settled(self) -> bool:
+        """Whether every engine that may matter has been asked once: what is unknown is not taken for down."""
+        return self.discovered and all(
+            engine.listing is not None or engine.failing or engine.diagnoses or not engine.reachable
+            for engine in self.engines.values()
+        )
+
     def usable_engines(self) -> int:
         """How many engines count."""
         return sum(engine.usable for engine in self.engines.values())
 
     def loads(self, served: str) -> Loads:
         """Where a version is."""
+        if not self.discovered:
+            return Loads(readers=("engines that are not discovered yet",))
         loaded = 0
         readers = []
         refusals = []
@@ -185,7 +199,7 @@ class FleetState:
                 readers.append(engine.name)
             if engine.usable:
                 root = engine.listing.get(served) if engine.listing else None
-                loaded += root is not None and root == self.load.get(served, root)
+                loaded += root is not None and (root == self.load.get(served) or ours(served, root))
                 if served in engine.refused:
                     refusals.append(engine.refused[served])
         return Loads(loaded, tuple(readers), tuple(refusals))

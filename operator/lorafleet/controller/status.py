@@ -72,8 +72,9 @@ class Writer:
         try:
             answer = await self._kube.apply(where, body)
         except KubeError as error:
-            STATUS_WRITES.labels(kind, "gone" if error.not_found or error.conflict else "error").inc()
-            if error.not_found or error.conflict:
+            gone = error.not_found or (error.conflict and "uid" in error.message.lower())
+            STATUS_WRITES.labels(kind, "gone" if gone else "error").inc()
+            if gone:
                 return None
             raise Retry(f"status of {kind} {tracked.name} not written: {error}") from error
         STATUS_WRITES.labels(kind, "ok").inc()
@@ -85,7 +86,11 @@ class Writer:
 
     async def release(self, tracked: Adapter | Fleet) -> None:
         """Takes our finalizer off an object."""
+        last = set(tracked.finalizers) <= {FINALIZER}
         await self._finalizers(tracked, [])
+        if last and isinstance(tracked.status, LoRAAdapterStatus):
+            # It is gone with our finalizer; its last event may have been missed.
+            self._world.drop_adapter(tracked.ref, tracked.uid)
 
     async def _finalizers(self, tracked: Adapter | Fleet, finalizers: list[str]) -> None:
         kind, plural = _kind(tracked)

@@ -7,6 +7,7 @@ that takes over finds the Jobs and their pods in the cluster and goes on.
 import asyncio
 import logging
 from collections.abc import Callable
+from time import monotonic
 
 from lorafleet.api.names import FLEET_LABEL
 from lorafleet.api.reasons import Reason
@@ -22,6 +23,8 @@ from lorafleet.store.plan import MAX_ITEMS
 
 log = logging.getLogger(__name__)
 
+FRESH = 0.3
+"""Seconds between looks while engines are asked what they list."""
 JOB_LABEL = "batch.kubernetes.io/job-name"
 GRACE = 5.0
 """Seconds that a Job which Kubernetes gave up waits for its pod's own words."""
@@ -58,12 +61,38 @@ class SyncReconciler:
         if state.fleet is None or state.fleet.spec is None or state.suspended:
             return None
         free = self._settings.sync_jobs_per_fleet - sum(1 for _ in state.sync.running())
-        waiting = state.sync.waiting()
+        waiting, again = self._ready_items(state, state.sync.waiting())
         while waiting and free > 0:
             batch = _take_turns(waiting)[:MAX_ITEMS]
             waiting = [item for item in waiting if item not in batch]
             free -= await self._create(state, batch)
-        return None
+        return again
+
+    def _ready_items(self, state: FleetState, waiting: list[SyncItem]) -> tuple[list[SyncItem], float | None]:
+        """What may start now, and when to look again.
+
+        A removal needs a listing of each engine from after it was asked for: a client may have had a version loaded by
+        vLLM's resolver meanwhile. A version is not published while a Job may be removing a former one of its name.
+        """
+        asked = {item.served: state.sync.asked.get(item.served, monotonic()) for item in waiting if item.served}
+        state.sync.asked = asked
+        going = {item.served.rpartition("-")[0] for job in state.sync.running() for item in job.items if item.served}
+        start = []
+        again = None
+        for item in waiting:
+            stale = [
+                engine
+                for engine in state.engines.values()
+                if item.served and engine.usable and engine.listed_at <= asked[item.served]
+            ]
+            for engine in stale:
+                engine.listed_at = 0.0
+                self._world.ask_engine(state, engine.name)
+            if stale or (item.served and state.loads(item.served).readers):
+                again = FRESH
+            elif f"{item.adapter}/{item.version}" not in going:
+                start.append(item)
+        return start, again
 
     async def _create(self, state: FleetState, batch: list[SyncItem]) -> bool:
         assert state.fleet
@@ -75,8 +104,10 @@ class SyncReconciler:
         state.sync.jobs[name] = SyncJob(name, items, open=set(items))
         try:
             await self._kube.create(path("batch/v1", "jobs", state.ref[0]), body)
-        except KubeError as error:
+        except BaseException as error:
             del state.sync.jobs[name]
+            if not isinstance(error, KubeError):
+                raise
             if error.namespace_terminating:
                 state.sync.terminating = True
                 self._world.ask_adapters(state)
@@ -102,6 +133,7 @@ class SyncReconciler:
         except KubeError as error:
             raise Retry(f"sync job {job.name} not deleted: {error}") from error
         state.sync.jobs.pop(job.name, None)
+        state.sync.deleted.add(job.name)
 
     def _ask(self, state: FleetState, items: tuple[SyncItem, ...]) -> None:
         for item in items:
@@ -122,10 +154,18 @@ class SyncReconciler:
                 continue
             labels = item["metadata"].get("labels") or {}
             state = self._world.state((item["metadata"]["namespace"], labels.get(FLEET_LABEL, "")))
-            report(state, kind, item)
+            try:
+                report(state, kind, item)
+            except Exception:
+                # Whoever may create Jobs may write odd ones: they must not end the watch of the others.
+                log.exception("not a sync Job of ours", extra={"namespace": state.ref[0], "fleet": state.ref[1]})
 
     def _job(self, state: FleetState, kind: str, job: Object) -> None:
         name = job["metadata"]["name"]
+        if name in state.sync.deleted:
+            if kind == "DELETED":
+                state.sync.deleted.discard(name)
+            return
         known = state.sync.jobs.get(name)
         if kind == "DELETED":
             if known is not None and known.results is None:
@@ -134,7 +174,8 @@ class SyncReconciler:
                 state.sync.jobs.pop(name, None)
             return
         if known is None:
-            if job["metadata"].get("deletionTimestamp"):
+            owners = {owner.get("uid") for owner in job["metadata"].get("ownerReferences") or ()}
+            if job["metadata"].get("deletionTimestamp") or state.fleet is None or state.fleet.uid not in owners:
                 return
             items = jobs.read_items(job)
             known = state.sync.jobs[name] = SyncJob(name, items, open=set(items))

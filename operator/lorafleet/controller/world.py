@@ -91,6 +91,10 @@ class World:
             engine.dirty.update(dict.fromkeys(names))
             self._ask(self.engine_key(state.ref, engine.name))
 
+    def ask_engine(self, state: FleetState, pod: str) -> None:
+        """One engine looks again."""
+        self._ask(self.engine_key(state.ref, pod))
+
     def ask_fleet(self, state: FleetState, after: float = SOON) -> None:
         """The fleet's summary is due."""
         self._ask(self.fleet_key(state.ref), after)
@@ -224,14 +228,19 @@ class World:
 
     def wrote_adapter(self, adapter: Adapter, status: LoRAAdapterStatus, written: dict[str, Any], version: int) -> None:
         """Our status of an adapter is on the API server."""
-        adapter.status, adapter.written = status, written
-        adapter.version = max(adapter.version, version)
+        adapter.status, adapter.written, adapter.version = status, written, version
         found = self.adapter(adapter.ref)
-        if found is not None and found[1] is adapter:
-            self.ask_engines(found[0], found[0].contribute(adapter.name, adapter))
+        if found is None or found[1].uid != adapter.uid:
+            return
+        state, current = found
+        if current.version <= version:
+            # The watch may have brought a newer spec while we wrote.
+            current.status, current.written, current.version = status, written, version
+            self.ask_engines(state, state.contribute(current.name, current))
 
-    @staticmethod
-    def wrote_fleet(fleet: Fleet, status: SpecialistFleetStatus, written: dict[str, Any], version: int) -> None:
+    def wrote_fleet(self, fleet: Fleet, status: SpecialistFleetStatus, written: dict[str, Any], version: int) -> None:
         """Our status of a fleet is on the API server."""
-        fleet.status, fleet.written = status, written
-        fleet.version = max(fleet.version, version)
+        fleet.status, fleet.written, fleet.version = status, written, version
+        current = self.state(fleet.ref).fleet
+        if current is not None and current.uid == fleet.uid and current.version <= version:
+            current.status, current.written, current.version = status, written, version

@@ -42,7 +42,8 @@ def _rollout(observed: Observed) -> Plan:
     stable = observed.status.stable_version
     if served:
         for name in versions.keys() & {active, stable or active}:
-            if _may_be_on_engines(versions[name], entries.get(name) if name == active else None, name == active):
+            entry = entries.get(name)
+            if _may_be_on_engines(versions[name], entry, name == active or entry is not None):
                 versions[name] = steps.loaded_count(versions[name], observed)
         if versions[active].phase is VersionPhase.LOADED:
             stable = active
@@ -55,7 +56,7 @@ def _rollout(observed: Observed) -> Plan:
     )
     traffic = (_all_to(stable_version),) if carries and stable_version is not None else ()
 
-    keep = {active, stable} if carries else {active}
+    keep = {active, stable}
     plan_remove: list[str] = []
     look: list[datetime] = []
     result: list[VersionStatus] = []
@@ -70,7 +71,7 @@ def _rollout(observed: Observed) -> Plan:
         result += [after] if after is not None else []
         look += [observed.now] if after is None and name in entries else []
     publish.sort(key=lambda name: name != active)
-    look += [moment(version.retry_at) for version in result if version.retry_at]
+    look += _retries(result, observed)
     status = observed.status.model_copy(
         update={
             "stable_version": stable if stable in versions else None,
@@ -80,6 +81,12 @@ def _rollout(observed: Observed) -> Plan:
         }
     )
     return _finish(observed, status, tuple(publish), tuple(plan_remove), look)
+
+
+def _retries(versions: list[VersionStatus], observed: Observed) -> list[datetime]:
+    """When failed steps are due; what is due already waits for something else."""
+    times = [moment(version.retry_at) for version in versions if version.retry_at]
+    return [time for time in times if time > observed.now]
 
 
 def _progress(
@@ -190,6 +197,7 @@ def _deletion(observed: Observed) -> Plan:
             continue
         after = _way_out(steps.draining(version, observed), None, observed, look, remove)
         left += [after] if after is not None else []
+    look += _retries(left, observed)
     deadline = observed.deleting_since + timedelta(seconds=observed.fleet.deletion_seconds)
     look.append(deadline)
     late = bool(left) and deadline <= observed.now

@@ -29,6 +29,8 @@ class Failed:
     reason: Reason
     message: str
     retry: bool
+    expectations: str = ""
+    """What it was checked against, when that was written down."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from lorafleet.api.adapter import LoRAAdapterStatus, VersionPhase, VersionStatus
 from lorafleet.api.conditions import ConditionType, Verdict
 from lorafleet.api.names import ACTION_ANNOTATION
-from lorafleet.api.reasons import Reason
+from lorafleet.api.reasons import Reason, reason_of
 from lorafleet.rollout.observed import Observed
 
 
@@ -58,7 +58,7 @@ def _state(observed: Observed, status: LoRAAdapterStatus) -> tuple[str, Reason, 
         return ("ready" if status.traffic else "reconciling"), Reason.SUSPENDED, text
     active = next((version for version in status.versions if version.name == status.active_version), None)
     if active and active.phase is VersionPhase.FAILED and not active.retry_at:
-        return "stalled", Reason(active.reason or Reason.SYNC_FAILED), _about(active)
+        return "stalled", reason_of(active.reason, Reason.SYNC_FAILED), _about(active)
     if fleet is None or fleet.deleting:
         found = "is being deleted" if fleet else "does not exist in this namespace"
         return "reconciling", Reason.WAITING_FOR_FLEET, f"fleet {observed.spec.fleet} {found}; create it"
@@ -72,7 +72,7 @@ def _on_the_way(observed: Observed, active: VersionStatus) -> tuple[str, Reason,
     assert fleet is not None
     if active.phase is VersionPhase.FAILED:
         text = f"{_about(active)}; tried {active.attempts} time(s), again at {active.retry_at}"
-        return "reconciling", Reason(active.reason or Reason.SYNC_FAILED), text
+        return "reconciling", reason_of(active.reason, Reason.SYNC_FAILED), text
     if active.phase is VersionPhase.PENDING:
         trouble = fleet.trouble or f"no engine of fleet {fleet.name} is usable yet"
         return "reconciling", Reason.WAITING_FOR_ENGINES, f"version {active.name} is not published yet: {trouble}"
@@ -85,7 +85,7 @@ def _on_the_way(observed: Observed, active: VersionStatus) -> tuple[str, Reason,
         return "ready", Reason.SERVING, text
     loads = observed.loads.get(active.served_name or "")
     if loads and any(refusal.final for refusal in loads.refusals):
-        return "stalled", Reason(active.reason or Reason.LOAD_REJECTED), _about(active)
+        return "stalled", reason_of(active.reason, Reason.LOAD_REJECTED), _about(active)
     if active.phase is VersionPhase.LOADING:
         if not fleet.usable_engines:
             trouble = fleet.trouble or f"no engine of fleet {fleet.name} is usable"
@@ -93,7 +93,7 @@ def _on_the_way(observed: Observed, active: VersionStatus) -> tuple[str, Reason,
         count = f"{active.loaded_engines or 0} of {fleet.usable_engines}"
         text = f"version {active.name} is loaded on {count} usable engines"
         if active.reason:
-            return "reconciling", Reason(active.reason), f"{text}: {active.message}"
+            return "reconciling", reason_of(active.reason, Reason.LOADING), f"{text}: {active.message}"
         return "reconciling", Reason.LOADING, text
     text = active.message or "an older version of this name is on its way out"
     return "reconciling", Reason.RETIRING, f"version {active.name}: {text}"

@@ -66,7 +66,7 @@ def failed(version: VersionStatus, failure: Failed, observed: Observed) -> Versi
         message=failure.message,
         attempts=attempts,
         retry_at=timestamp(again) if again else None,
-        checked_against=observed.fleet.expectations if observed.fleet else None,
+        checked_against=failure.expectations or (observed.fleet.expectations if observed.fleet else None),
     )
 
 

@@ -1,5 +1,6 @@
 """Which served names engines of a fleet shall have, and what to do about one name on one engine. Pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,6 +8,8 @@ from enum import StrEnum
 from lorafleet.api.adapter import LoRAAdapterStatus, VersionPhase
 from lorafleet.api.names import engine_path
 from lorafleet.rollout.versions import ON_ENGINES
+
+_SERVED = re.compile(r"[^/]+/[^/]+-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -55,16 +58,23 @@ class Action(StrEnum):
     UNLOAD = "unload"
 
 
-def action(path: str | None, kept: bool, root: str | None, mount_path: str) -> Action:
+def ours(served: str, root: str) -> bool:
+    """Whether an engine's adapter is a version that a fleet of ours published: by its name and its path.
+
+    The path may lie below another mount path than the fleet has now: a served name stands for the same bytes anywhere.
+    """
+    return _SERVED.fullmatch(served) is not None and root.endswith(f"/{served}")
+
+
+def action(served: str, path: str | None, kept: bool, root: str | None) -> Action:
     """What to do about a name that is wanted at ``path`` (None: not wanted) and listed at ``root`` (None: not listed).
 
-    The reconcile key is the pair of name and root (vLLM contract, Observing). A name whose root is
-    not below the fleet's mount path is somebody else's and left alone.
+    The reconcile key is the pair of name and root (vLLM contract, Observing). What is not ours is left alone.
     """
     if path is not None:
         if root is None:
             return Action.LOAD
-        return Action.NOTHING if root == path else Action.REPLACE
-    if root is None or kept or not root.startswith(mount_path.rstrip("/") + "/"):
+        return Action.NOTHING if root == path or ours(served, root) else Action.REPLACE
+    if root is None or kept or not ours(served, root):
         return Action.NOTHING
     return Action.UNLOAD
