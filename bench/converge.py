@@ -28,6 +28,7 @@ LOADS = (0.01, 0.0)
 async def _wall(one: Stage, since: float, expected: int) -> tuple[float, float]:
     """Seconds from the first load to the last, and from ``since`` to the last."""
     loads = await one.engines.all_loads(since)
+    # Each exactly once, by whoever.
     assert len(loads) == expected, f"{len(loads)} loads, expected {expected}"
     last = max(load.ended for load in loads)
     return last - min(load.began for load in loads), last - since
@@ -69,6 +70,7 @@ async def _rounds(one: Stage, served: list[str], repeats: int, load: float) -> d
         "bare_s": rounded(bare),
         "from_process_start_s": rounded(start),
         "operator_cpu_s": rounded(cpu),
+        "loads": 2 * repeats * len(served) * len(one.engines),
     }
 
 

@@ -31,7 +31,7 @@ async def measure(quick: bool) -> Figure:
     whole: list[Pass] = []
     hung: list[Pass] = []
     async with ground() as base, stage(base, "hung", count, load_seconds=LOAD) as one, one.operator():
-        await fan_out(one, "warm", range(count))
+        warm = await fan_out(one, "warm", range(count))
         for number in range(repeats):
             whole.append(await fan_out(one, f"whole{number}", range(count)))
             hung.append(await _with_hung(one, f"hung{number}", number % count, 2 * number + 2))
@@ -43,6 +43,6 @@ async def measure(quick: bool) -> Figure:
         "wall_of_others_s": rounded(others),
         "apply_to_loaded_s": rounded([each.loaded for each in whole]),
         "apply_to_loaded_of_others_s": rounded([each.loaded for each in hung]),
-        "loads": count + (2 * count - 1) * repeats,
+        "loads": sum(each.loads for each in (warm, *whole, *hung)),
     }
     return Figure(median(others) / median(walls), BOUND, "times the wall of `fanout`", raw)

@@ -121,6 +121,7 @@ async def measure(quick: bool) -> Figure:
     }
     raw = {
         "engines": engines,
+        "loads": sum(size.loads for size in sizes),
         "exponents": {name: round(value, 3) for name, value in exponents.items()},
         "sizes": [asdict(size) for size in sizes],
     }

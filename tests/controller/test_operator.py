@@ -169,6 +169,7 @@ async def test_a_misconfigured_engine_is_diagnosed_and_left_alone(world: Stage, 
 
 async def test_a_restart_of_the_operator_changes_nothing(world: Stage, tmp_path: Path) -> None:
     await serve(world, "1")
+    before = (await world.plane.get_adapter(world.namespace, "python"))["status"]
     assert world.replica is not None
     world.replica.kill()
     from tests.harness.replica import replica
@@ -178,6 +179,8 @@ async def test_a_restart_of_the_operator_changes_nothing(world: Stage, tmp_path:
         await until("engines listed", lambda: listed(second), 20)
         counts = [engine.report()["counts"] for engine in world.engines.values()]
         assert all(count.get("/v1/load_lora_adapter") == 1 for count in counts), counts
+        await until("the adapter was looked at", lambda: reconciled(second))
+        assert (await world.plane.get_adapter(world.namespace, "python"))["status"] == before, "nothing flaps"
         world.source("2")
         await world.plane.adapter(world.namespace, "python", "1", "2")
         await world.loaded("2")
@@ -187,6 +190,11 @@ async def test_a_restart_of_the_operator_changes_nothing(world: Stage, tmp_path:
 async def listed(one: object) -> bool:
     metrics = await one.metrics()  # type: ignore[attr-defined]
     return sum(value for name, value in metrics.items() if name.startswith("lorafleet_engine_lists_total")) >= 2
+
+
+async def reconciled(one: object) -> bool:
+    metrics = await one.metrics()  # type: ignore[attr-defined]
+    return float(metrics.get('lorafleet_reconciles_total{kind="adapter",result="ok"}', 0)) >= 2
 
 
 async def test_ids_are_never_used_again(world: Stage) -> None:
@@ -288,3 +296,72 @@ async def test_capacity_that_is_not_acted_on_is_said(plane: Plane, namespace: st
         await plane.fleet(namespace, capacity={"maxCpuLoras": 8})
         message = await until("the condition", lambda: fleet_says(world, "FieldNotActedOn"))
         assert "spec.capacity.maxCpuLoras" in message
+
+
+async def pending(world: Stage) -> list[str]:
+    status = (await world.plane.get_fleet(world.namespace)).get("status") or {}
+    return [one["servedName"] for one in status.get("pendingRemovals", ())]
+
+
+async def test_bytes_of_an_adapter_that_came_back_are_not_removed(plane: Plane, namespace: str, tmp_path: Path) -> None:
+    async with stage(plane, namespace, tmp_path) as world:
+        await plane.fleet(namespace, deletionDeadline="1s", drainTime="100ms")
+        await world.engine("vllm-0")
+        await world.engine("vllm-1")
+        await serve(world, "1")
+        served = (await plane.get_adapter(namespace, "python"))["status"]["versions"][0]["servedName"]
+        world.engines["vllm-1"].settings.hang += ["/v1/unload_lora_adapter", "/v1/models"]
+        await world.delete(ADAPTER_PLURAL, "python")
+        await world.gone(ADAPTER_PLURAL, "python")
+        assert await pending(world) == [served], "left to the fleet, because an engine may read it"
+        assert (world.serving / served).exists()
+        await plane.adapter(namespace, "python", "1")
+        await plane.condition(namespace, "python", "Ready", "Serving")
+        world.engines["vllm-1"].settings.hang.clear()
+        await world.restart("vllm-1")
+        await world.loaded("1")
+
+        async def nothing_pending() -> bool:
+            return not await pending(world)
+
+        await until("the removal is dropped", nothing_pending)
+        assert (world.serving / served / "adapter_model.safetensors").exists()
+
+
+async def test_a_version_that_a_client_had_loaded_is_unloaded_before_its_bytes_go(world: Stage) -> None:
+    await serve(world, "1", "2")
+    status = (await world.plane.get_adapter(world.namespace, "python"))["status"]
+    lazy = status["versions"][0]["servedName"]
+    engine = world.engines["vllm-0"]
+    # As vLLM's resolver does on a request for the name, after the operator's last look.
+    engine.adapters[lazy] = f"/adapters/{lazy}"
+    world.source("3")
+    await world.plane.adapter(world.namespace, "python", "2")
+    await until("the bytes are gone", lambda: not (world.serving / lazy).exists(), 20)
+    assert lazy not in engine.adapters, "no engine lists what is gone"
+    assert await says(world, "python", "Ready", "Serving")
+
+
+async def test_an_odd_job_does_not_end_the_operator(world: Stage) -> None:
+    await serve(world, "1")
+    labels = {
+        "app.kubernetes.io/managed-by": "lorafleet",
+        "lorafleet.dev/component": "sync",
+        "lorafleet.dev/fleet": "fleet",
+    }
+    container = {"name": "x", "image": "x", "env": [{"name": "LORAFLEET_PLAN", "value": "{}"}]}
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": "odd",
+            "labels": labels,
+            "annotations": {"lorafleet.dev/items": '[["a","b","c","d","e","f","g"]]'},
+        },
+        "spec": {"suspend": True, "template": {"spec": {"restartPolicy": "Never", "containers": [container]}}},
+    }
+    await world.plane.kube.create(path("batch/v1", "jobs", world.namespace), job)
+    world.source("2")
+    await world.plane.adapter(world.namespace, "python", "1", "2")
+    await world.loaded("2")
+    assert world.replica is not None and world.replica.process.poll() is None

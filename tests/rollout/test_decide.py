@@ -289,3 +289,53 @@ def test_decisions_are_stable() -> None:
 
 def test_observed_is_data() -> None:
     assert Observed.__dataclass_params__.frozen  # type: ignore[attr-defined]
+
+
+def test_the_stable_version_comes_back_after_a_fleet_gap_while_the_active_one_is_bad() -> None:
+    cluster = Cluster(spec("1"))
+    cluster.settle()
+    cluster.bad["2"] = Failed(Reason.RANK_TOO_HIGH, "rank", retry=False)
+    cluster.spec = spec("1", "2")
+    cluster.settle()
+    cluster.fleet = None
+    cluster.reconcile()
+    assert cluster.serving() == {}
+    for listing in cluster.engines.values():
+        listing.clear()
+    cluster.fleet = fleet_view()
+    cluster.settle()
+    assert cluster.serving() == {"1": 100}
+
+
+def test_a_failed_removal_of_a_deleted_adapter_is_tried_again_before_the_deadline() -> None:
+    cluster = Cluster(spec("1"))
+    cluster.settle()
+    cluster.deleting_since = cluster.now
+    cluster.reconcile()
+    cluster.wait(31)
+    cluster.reconcile()
+    cluster.load()
+    assert cluster.reconcile().remove == (served("1"),)
+    cluster.removed[served("1")] = Failed(Reason.VOLUME_ERROR, "no", retry=True)
+    plan = cluster.reconcile()
+    assert plan.look_again is not None
+    assert (plan.look_again - cluster.now).total_seconds() < 60
+
+
+def test_what_is_overdue_and_waits_for_something_else_is_not_looked_at_again_and_again() -> None:
+    cluster = Cluster(spec("1"), bad={"1": Failed(Reason.VOLUME_FULL, "no space", retry=True)})
+    cluster.reconcile()
+    cluster.sync()
+    cluster.reconcile()
+    cluster.fleet = None
+    cluster.wait(60)
+    assert cluster.reconcile().look_again is None
+
+
+def test_a_failure_counts_for_what_it_was_checked_against() -> None:
+    cluster = Cluster(spec("1"))
+    cluster.reconcile()
+    cluster.fleet = fleet_view(expectations="e2")
+    cluster.published["1"] = Failed(Reason.BASE_MODEL_MISMATCH, "no alias", retry=False, expectations="e1")
+    cluster.reconcile()
+    assert cluster.reconcile().publish == ("1",), "the alias came while the Job ran"

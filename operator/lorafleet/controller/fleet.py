@@ -162,7 +162,7 @@ class FleetReconciler:
             version.served_name
             for adapter in state.adapters.values()
             for version in adapter.status.versions
-            if version.served_name
+            if version.served_name and adapter.deleting_since is None
         }
         left = fleet.status.pending_removals
         kept = [removal for removal in left if removal.served_name not in removed | alive]
@@ -198,6 +198,8 @@ def _may_come_back(state: FleetState, served: str) -> bool:
     """Whether an adapter has, or is about to get, a version of this name: its publishing may find these very bytes."""
     name, _, folder = served.partition("/")
     adapter = state.adapters.get(name)
+    if adapter is not None and adapter.deleting_since is not None:
+        return False
     entries = adapter.spec.versions if adapter and adapter.spec else ()
     known = {version.name: version for version in adapter.status.versions} if adapter else {}
     if any(version.served_name == served for version in known.values()):
