@@ -10,6 +10,7 @@ import pytest
 
 from lorafleet.api.names import ADAPTER_PLURAL, FLEET_PLURAL
 from lorafleet.controller.kube import path
+from tests.adapters import PREFIX, pair
 from tests.harness.plane import Plane, until
 from tests.harness.stage import Stage, stage
 
@@ -365,3 +366,16 @@ async def test_an_odd_job_does_not_end_the_operator(world: Stage) -> None:
     await world.plane.adapter(world.namespace, "python", "1", "2")
     await world.loaded("2")
     assert world.replica is not None and world.replica.process.poll() is None
+
+
+async def test_an_engine_that_is_too_old_for_a_version_does_not_get_it(world: Stage) -> None:
+    world.source(
+        "1", rank_pattern={"q_proj": 4}, weights={**pair(f"{PREFIX}.q_proj", 4), **pair(f"{PREFIX}.v_proj", 8)}
+    )
+    await world.plane.adapter(world.namespace, "python", "1")
+    await world.plane.condition(world.namespace, "python", "Ready", "Serving")
+    old = await world.engine("vllm-old", version="0.28.0")
+    message = await world.plane.condition(world.namespace, "python", "Stalled", "FeatureNotSupported")
+    assert "vllm-old runs vLLM 0.28.0" in message
+    assert not old.adapters
+    await world.loaded("1", on=("vllm-0", "vllm-1"))

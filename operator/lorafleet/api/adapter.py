@@ -210,6 +210,9 @@ class VersionStatus(ApiModel):
         tuple[str, ...] | None, Field(description="The modules of the base model that the version adapts.")
     ] = None
     size_bytes: Annotated[int | None, Field(description="The size of the version's files, in bytes.")] = None
+    min_engine: Annotated[
+        str | None, Field(description="The oldest version of vLLM that serves the version as it was trained.")
+    ] = None
     loaded_engines: Annotated[int | None, Field(description="How many ready engines have the version loaded.")] = None
     ready_engines: Annotated[int | None, Field(description="How many ready engines should have it loaded.")] = None
     reason: Annotated[str | None, Field(description="Why the version is not further, in one word.")] = None

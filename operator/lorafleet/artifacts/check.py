@@ -170,6 +170,12 @@ def _check_engine(config: PeftConfig, engine_version: str | None) -> None:
     )
 
 
+def release(text: str) -> tuple[int, int]:
+    """``0.32`` as numbers."""
+    major, minor = text.split(".")[:2]
+    return int(major), int(minor)
+
+
 def at_least(version: str | None, wanted: tuple[int, int]) -> bool:
     """Whether a vLLM version such as ``0.32.1+cpu`` is ``wanted`` or newer; an unknown or pre-release one is not."""
     match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?(.*)", version or "")

@@ -15,6 +15,7 @@ import httpx
 
 from lorafleet.api.model import seconds
 from lorafleet.api.reasons import Reason
+from lorafleet.artifacts.check import at_least, release
 from lorafleet.controller.kube import Kube, KubeError, path
 from lorafleet.controller.metrics import LISTS, LOAD_SECONDS, LOADS, UNLOADS
 from lorafleet.controller.queue import Key
@@ -175,6 +176,17 @@ class EngineReconciler:
         self, state: FleetState, engine: Engine, client: EngineClient, served: str, place: str | None
     ) -> None:
         if place is None or engine.listing is None:
+            return
+        oldest = state.oldest.get(served)
+        if oldest is not None and not at_least(engine.version, release(oldest)):
+            # An older vLLM would load it and serve it with a wrong scale, without a word (vLLM contract).
+            text = (
+                f"engine {engine.name} runs vLLM {engine.version} and {served} needs {oldest} or later, which reads its"
+                " rank_pattern and alpha_pattern: upgrade the engine"
+            )
+            engine.refused[served] = Refusal(engine.name, Reason.FEATURE_NOT_SUPPORTED, text)
+            LOADS.labels(*state.ref, "rejected").inc()
+            self._world.ask_served(state, served, 0.0)
             return
         listing = engine.listing
         started = monotonic()

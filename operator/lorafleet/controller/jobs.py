@@ -230,6 +230,7 @@ def pod_results(pod: dict[str, Any], items: Sequence[SyncItem]) -> dict[SyncItem
                 rank=result.rank or 0,
                 target_modules=tuple(result.target_modules or ()),
                 size_bytes=result.size_bytes or 0,
+                min_engine=result.min_engine,
             )
     return results
 

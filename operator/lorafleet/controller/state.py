@@ -139,6 +139,7 @@ class FleetState:
     load: dict[str, str] = field(default_factory=dict)
     keep: set[str] = field(default_factory=set)
     carrying: set[str] = field(default_factory=set)
+    oldest: dict[str, str] = field(default_factory=dict)
     contributions: dict[str, Wanted] = field(default_factory=dict)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held from computing a fleet's status to having written it: two reconciles write it."""
@@ -163,9 +164,11 @@ class FleetState:
             return frozenset()
         for served in before.names:
             self.load.pop(served, None)
+            self.oldest.pop(served, None)
         self.keep -= before.keep
         self.carrying -= before.carrying
         self.load.update(after.load)
+        self.oldest.update(after.oldest)
         self.keep |= after.keep
         self.carrying |= after.carrying
         if after is NOTHING or not after.names:

@@ -20,6 +20,7 @@ class Published:
     rank: int
     target_modules: tuple[str, ...]
     size_bytes: int
+    min_engine: str | None = None
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ def published(version: VersionStatus, result: Published, observed: Observed) -> 
         rank=result.rank,
         target_modules=result.target_modules,
         size_bytes=result.size_bytes,
+        min_engine=result.min_engine,
         claim_name=observed.fleet.claim_name,
         entry_hash=version.entry_hash,
     )

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lorafleet.api.adapter import LoRAAdapterStatus, VersionPhase
@@ -16,13 +16,15 @@ _SERVED = re.compile(r"[^/]+/[^/]+-[0-9a-f]{12}")
 class Wanted:
     """What one adapter wants on each engine.
 
-    ``load`` maps served names to the paths engines shall load them from; ``keep`` are names that are neither loaded nor
+    ``load`` maps served names to the paths engines shall load them from; ``oldest`` says which need an engine of at
+    least a version; ``keep`` are names that are neither loaded nor
     unloaded, because running requests may use them; ``carrying`` are names with traffic, which come first.
     """
 
     load: Mapping[str, str]
     keep: frozenset[str]
     carrying: frozenset[str]
+    oldest: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> frozenset[str]:
@@ -46,6 +48,9 @@ def wanted(status: LoRAAdapterStatus, mount_path: str) -> Wanted:
             version.served_name for version in named if version.served_name and version.phase is VersionPhase.DRAINING
         ),
         carrying=frozenset(target.served_name for target in status.traffic if target.weight),
+        oldest={
+            version.served_name: version.min_engine for version in named if version.served_name and version.min_engine
+        },
     )
 
 

@@ -92,6 +92,7 @@ class ItemResult(ApiModel):
     more_target_modules: int | None = None
     size_bytes: int | None = None
     dtype: str | None = None
+    min_engine: str | None = None
     reason: str | None = None
     message: str | None = None
     retry: bool | None = None
@@ -116,6 +117,7 @@ def published(i: int, manifest: Manifest) -> ItemResult:
         target_modules=manifest.target_modules,
         size_bytes=manifest.size_bytes,
         dtype=manifest.dtype,
+        min_engine=manifest.min_engine,
     )
 
 

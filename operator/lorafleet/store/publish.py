@@ -131,7 +131,8 @@ def _publish(
 
 def _verified(layout: Layout, request: Request, served_name: str) -> Manifest:
     """A version that is there already, if it is whole and this fleet may still serve it."""
-    manifest = verify(layout, served_name)
+    # A pin is kept by reading every byte again.
+    manifest = verify(layout, served_name, deep=request.pin is not None)
     require_base_model(manifest.base_model, request.expectations.base_models)
     check(layout.version_folder(served_name), replace(request.expectations, base_models=(manifest.model,)))
     return manifest
