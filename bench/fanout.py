@@ -19,7 +19,7 @@ BOUND = 1.5
 
 @dataclass(frozen=True)
 class Pass:
-    """Seconds of one adapter: sync result to last load, creation to last load, creation to Ready; and how many loads."""
+    """Seconds of one adapter from sync result to last load, creation to last load and to Ready; number of loads."""
 
     wall: float
     loaded: float
