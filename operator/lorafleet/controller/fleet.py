@@ -78,6 +78,9 @@ class FleetReconciler:
         """Waits until the fleet's deleted adapters are gone and no usable engine lists what is ours."""
         if not fleet.has_finalizer:
             return None
+        if fleet.spec is not None:
+            # A restarted operator has yet to find the engines that must unload.
+            self._pods.watch(state, fleet.spec.engines.selector.query, str(fleet.spec.engines.port))
         limit = seconds(fleet.spec.deletion_deadline) if fleet.spec else 0.0
         assert fleet.deleting_since
         due = fleet.deleting_since + timedelta(seconds=limit)
@@ -87,7 +90,7 @@ class FleetReconciler:
             for engine in state.engines.values()
             if engine.usable and any(ours(*entry) for entry in (engine.listing or {}).items())
         ]
-        if (leaving or holding) and datetime.now(UTC) < due and not state.sync.terminating:
+        if (leaving or holding or not state.settled) and datetime.now(UTC) < due and not state.sync.terminating:
             for name in holding:
                 self._world.ask_engines(state, frozenset(state.engines[name].listing or ()))
             return 1.0
