@@ -152,15 +152,23 @@ class World:
         return Path(volume["spec"]["hostPath"]["path"])
 
     def train(self, wanted: Sequence[dict[str, Any]], namespace: str = NAMESPACE) -> None:
-        """Adapters by peft at ``incoming/<name>`` of the claim; see ``make_adapters`` for the options."""
+        """Adapters by peft at ``incoming/<name>`` of the claim; see ``make_adapters`` for the options.
+
+        Each folder appears whole, by a rename, as a careful trainer leaves it.
+        """
         incoming = self.volume_path(namespace) / "incoming"
         incoming.mkdir(mode=0o755, exist_ok=True)
         jobs = []
+        places = []
         for one in wanted:
             options = {**one}
-            folder = incoming / str(options.pop("name"))
-            jobs.append({"folder": str(folder), "base_name": BASE, **options})
+            name = str(options.pop("name"))
+            places.append((incoming / f".{name}", incoming / name))
+            jobs.append({"folder": str(incoming / f".{name}"), "base_name": BASE, **options})
         make_adapters(jobs)
+        for new, place in places:
+            shutil.rmtree(place, ignore_errors=True)
+            new.rename(place)
 
     def forget_training(self, namespace: str = NAMESPACE) -> None:
         """Removes what ``train`` made."""

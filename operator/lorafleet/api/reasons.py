@@ -31,15 +31,15 @@ class Reason(StrEnum):
     # Where the files should be. Retried with backoff: they may come, or stop changing.
     SOURCE_NOT_FOUND = "SourceNotFound"
     SOURCE_CHANGED = "SourceChanged"
+    CONFIG_MISSING = "ConfigMissing"
+    WEIGHTS_MISSING = "WeightsMissing"
 
     # What the adapter's files are. Each is final for the version: new files need a new version.
-    CONFIG_MISSING = "ConfigMissing"
     CONFIG_INVALID = "ConfigInvalid"
     PEFT_TYPE_NOT_SUPPORTED = "PeftTypeNotSupported"
     FEATURE_NOT_SUPPORTED = "FeatureNotSupported"
     BASE_MODEL_MISMATCH = "BaseModelMismatch"
     RANK_TOO_HIGH = "RankTooHigh"
-    WEIGHTS_MISSING = "WeightsMissing"
     WEIGHTS_INVALID = "WeightsInvalid"
     PICKLE_REFUSED = "PickleRefused"
     SIZE_LIMIT_EXCEEDED = "SizeLimitExceeded"

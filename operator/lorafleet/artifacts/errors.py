@@ -9,6 +9,9 @@ from lorafleet.api.reasons import Reason
 RETRIED = frozenset(
     {
         Reason.SOURCE_NOT_FOUND,
+        # Perhaps somebody is still writing the folder.
+        Reason.CONFIG_MISSING,
+        Reason.WEIGHTS_MISSING,
         Reason.SOURCE_CHANGED,
         Reason.VOLUME_FULL,
         Reason.VOLUME_ERROR,
