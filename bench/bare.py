@@ -1,12 +1,16 @@
 """What `converge` compares with: a bare httpx client that makes the same calls, in a process of its own.
 
-Reads ``{"urls": [...], "adapters": {name: path}}`` from standard input. For each engine one listing, then one load
+Reads ``{"urls": [...], "adapters": {name: path}, "shared": bool}`` from standard input; ``shared``: one client and pool
+for all engines, as one writes it first, else one for each. For each engine one listing, then one load
 after another; all engines at once. Nothing is checked but the status. The same event loop as the operator.
 """
 
 import asyncio
+import contextlib
 import json
+import ssl
 import sys
+from functools import partial
 
 import httpx
 import uvloop
@@ -22,9 +26,18 @@ async def _engine(http: httpx.AsyncClient, url: str, adapters: dict[str, str]) -
 async def main() -> None:
     """Loads everything everywhere."""
     wanted = json.load(sys.stdin)
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(limits=limits, trust_env=False, timeout=60) as http:
-        await asyncio.gather(*(_engine(http, url, wanted["adapters"]) for url in wanted["urls"]))
+    new = partial(
+        httpx.AsyncClient,
+        limits=httpx.Limits(max_connections=None),
+        trust_env=False,
+        timeout=60,
+        verify=ssl.create_default_context(),
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        shared = await stack.enter_async_context(new())
+        clients = [shared if wanted["shared"] else await stack.enter_async_context(new()) for _ in wanted["urls"]]
+        work = zip(clients, wanted["urls"], strict=True)
+        await asyncio.gather(*(_engine(http, url, wanted["adapters"]) for http, url in work))
 
 
 if __name__ == "__main__":

@@ -123,6 +123,7 @@ async def measure(quick: bool) -> Figure:
         "engines": engines,
         "loads": sum(size.loads for size in sizes),
         "exponents": {name: round(value, 3) for name, value in exponents.items()},
+        "exponent_of_converge_cpu": round(exponent(counts, [size.converge_cpu_s for size in sizes]), 3),
         "sizes": [asdict(size) for size in sizes],
     }
     right = {
