@@ -4,9 +4,10 @@ The adapters are published and their statuses say so; the engines restart and kn
 the bare client (`bench.bare`), in turn, against the same fakes. For both the wall goes from the begin of the first load
 to the end of the last, by the engines' clocks, so that the operator's start-up is in neither, but everything that it
 does meanwhile (reconciles, status writes, events, watches) is. One load keeps an engine busy for 10 ms, as the contract
-measured for a real vLLM; the figure is the ratio of the medians. The bare client has an HTTP pool for each engine, which
-is the fastest that httpx can do; the ratio to one with a single pool, as one writes it first, is reported too. With loads of 0 ms, where only the caller's own speed
-is left, the ratio is reported and not held against the bound; so is the wall from the start of the operator's process.
+measured for a real vLLM; the figure is the ratio of the medians. The bare client has an HTTP pool for each engine,
+which is the fastest that httpx can do; the ratio to one with a single pool, as one writes it first, is reported too.
+With loads of 0 ms, where only the caller's own speed is left, the ratio is reported and not held against the bound; so
+is the wall from the start of the operator's process.
 """
 
 import asyncio

@@ -73,7 +73,13 @@ class Processes:
         os.kill(pid, signal.SIGKILL)
         if not self._gone(name, 10):
             raise ClusterError(f"{name} (process {pid}) does not end")
-        self.start(Program(name, words, env))
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            # The kernel may still hold the old one's port for a moment: then the new one ends at once.
+            self.start(Program(name, words, env))
+            if not self._gone(name, 3):
+                return
+        raise ClusterError(f"{name} does not start again; its log ends: {self.tail(name, 3)}")
 
     def log(self, name: str) -> Path:
         return self.logs / f"{name}.log"
