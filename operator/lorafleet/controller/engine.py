@@ -209,7 +209,10 @@ class EngineReconciler:
         listing[served] = place
         engine.refused.pop(served, None)
         log.debug("loaded", extra=self._about(state, engine, served) | {"seconds": round(taken, 3)})
-        complete = state.loads(served).loaded >= state.usable_engines()
+        # Ends at the first engine that lacks it: this runs once per load.
+        complete = all(
+            other.listing is None or served in other.listing or not other.usable for other in state.engines.values()
+        )
         self._world.ask_served(state, served, 0.0 if complete else SOON)
         self._world.ask_fleet(state)
 
