@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable
@@ -49,7 +50,7 @@ class Ground:
 
 @contextlib.asynccontextmanager
 async def ground() -> AsyncIterator[Ground]:
-    """A control plane while the block runs."""
+    """A control plane while the block runs. Its logs stay only if the block fails."""
     name = f"lf-bench-{os.getpid() % 10000}"
     try:
         kubeconfig = await asyncio.to_thread(planes.start, name)
@@ -65,6 +66,7 @@ async def ground() -> AsyncIterator[Ground]:
                 await kube.close()
     finally:
         await asyncio.to_thread(planes.stop, name)
+    shutil.rmtree(Path(kubeconfig).parent, ignore_errors=True)
 
 
 class Stage:
