@@ -203,6 +203,25 @@ class VersionStatus(ApiModel):
         Field(description="The fleet-wide number of the version (vLLM's lora_int_id); never reused."),
     ] = None
     digest: Annotated[str | None, Field(description="The digest of the source's files.")] = None
+    pin: Annotated[
+        str | None,
+        Field(description="What the source's moving name (a branch, a tag) stood for when it was first asked."),
+    ] = None
+    bytes_done: Annotated[int | None, Field(description="Bytes that were fetched so far, while publishing.")] = None
+    bytes_total: Annotated[int | None, Field(description="Bytes that are to be fetched, while publishing.")] = None
+    dtype: Annotated[str | None, Field(description="The dtype of the version's matrices.")] = None
+    slot_bytes: Annotated[
+        int | None,
+        Field(description="What the version's matrices take in an engine's slot, per GPU, in bytes; estimated."),
+    ] = None
+    verified_by: Annotated[str | None, Field(description="Whose signature of the files was verified.")] = None
+    notices: Annotated[
+        tuple[str, ...],
+        Field(
+            description="What was found and does not keep the version from serving: a reason and a message each.",
+            json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        ),
+    ] = ()
     served_name: Annotated[str | None, Field(description="What engines call the version.")] = None
     path: Annotated[str | None, Field(description="Where engines see the version's files.")] = None
     rank: Annotated[int | None, Field(description="The highest LoRA rank in the version.")] = None

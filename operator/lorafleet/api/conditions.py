@@ -1,7 +1,8 @@
 """Conditions by the kstatus convention, and how one set of them becomes the next.
 
 ``Ready``, ``Reconciling`` and ``Stalled`` are what kubectl wait, Flux and Argo CD read; ``Available`` says that some
-version serves; ``FieldsIgnored`` that something is set which this release does not act on. No I/O, no clock: the time
+version serves; ``FieldsIgnored`` that something is set which this release does not act on; ``Checked`` whether every
+check was made and found nothing worth a person's look. No I/O, no clock: the time
 of a transition is a parameter.
 """
 
@@ -25,6 +26,7 @@ class ConditionType(StrEnum):
     STALLED = "Stalled"
     AVAILABLE = "Available"
     FIELDS_IGNORED = "FieldsIgnored"
+    CHECKED = "Checked"
 
 
 class Condition(ApiModel):

@@ -4,16 +4,45 @@ The fleet says what adapters must have been trained for, where engines are and h
 weights live. Its status carries the detail per engine, the highest id ever given, and removals that outlive an adapter.
 """
 
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
 from lorafleet.api.conditions import Condition
-from lorafleet.api.model import ApiModel, Duration, ModelName, ObjectName, rules
+from lorafleet.api.model import ApiModel, Duration, ModelName, ObjectName, Quantity, quantity, rules
+
+
+class ClaimFolder(ApiModel):
+    """A folder on a claim of the fleet's namespace."""
+
+    claim_name: Annotated[ObjectName, Field(description="The claim.")]
+    path: Annotated[
+        str,
+        Field(
+            max_length=512,
+            description="The folder on the claim, relative to its root; the root itself when empty.",
+            json_schema_extra=rules(
+                (
+                    "!self.startsWith('/') && !self.split('/').exists(p, p == '..')",
+                    "path is relative to the root of the claim and stays inside: remove a leading slash and '..'",
+                )
+            ),
+        ),
+    ] = ""
 
 
 class BaseModelRef(ApiModel):
     """The model that adapters of the fleet were trained for."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!(has(self.config) && has(self.volume))",
+                "the base model's config.json comes from config or from volume, not from both",
+            )
+        )
+    )
 
     name: Annotated[ModelName, Field(description="The base model's name, as adapter_config.json carries it.")]
     aliases: Annotated[
@@ -23,6 +52,17 @@ class BaseModelRef(ApiModel):
             description="Other names for the same weights, such as a path that engines were started with.",
         ),
     ] = ()
+    config: Annotated[
+        dict[str, Any] | None,
+        Field(
+            description="The content of the base model's config.json, to check the shapes of adapters against.",
+            json_schema_extra={"x-kubernetes-preserve-unknown-fields": True, "type": "object", "maxProperties": 256},
+        ),
+    ] = None
+    volume: Annotated[
+        ClaimFolder | None,
+        Field(description="The folder with the base model's config.json, such as the one that engines load."),
+    ] = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,6 +156,20 @@ class Engines(ApiModel):
     load_timeout: Annotated[Duration, Field(description="How long one load may take on an engine.")] = "60s"
 
 
+class Scrub(ApiModel):
+    """When published files are read again and compared with what was published."""
+
+    schedule: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=64,
+            pattern=r"^(@(hourly|daily|weekly|monthly)|[0-9*/,A-Za-z-]+( [0-9*/,A-Za-z-]+){4})$",
+            description="When, in the form of cron, such as 0 3 * * *.",
+        ),
+    ]
+
+
 class Storage(ApiModel):
     """The shared volume."""
 
@@ -131,6 +185,128 @@ class Storage(ApiModel):
             description="Where engines see the claim's serving folder; also their VLLM_LORA_RESOLVER_CACHE_DIR.",
         ),
     ]
+    quota: Annotated[
+        Quantity | None,
+        Field(description="How much of the claim lorafleet may use, such as 100Gi; all of it when not set."),
+    ] = None
+    scrub: Annotated[
+        Scrub | None, Field(description="Read published files again now and then; never when not set.")
+    ] = None
+
+    @property
+    def quota_bytes(self) -> int | None:
+        """The quota in bytes."""
+        return quantity(self.quota) if self.quota else None
+
+
+class PicklePolicy(StrEnum):
+    """What happens to weights that are there only as a pickle."""
+
+    REFUSE = "Refuse"
+    CONVERT = "Convert"
+
+
+class Artifacts(ApiModel):
+    """What adapters may be."""
+
+    pickle: Annotated[
+        PicklePolicy,
+        Field(
+            description="Weights that are there only as a pickle: Refuse them, or Convert them to safetensors in the"
+            " sync Job, reading nothing but tensors."
+        ),
+    ] = PicklePolicy.REFUSE
+    max_size: Annotated[Quantity, Field(description="How large all files of one version may be.")] = "64Gi"
+
+
+class ConfigMapKeyRef(ApiModel):
+    """A key of a ConfigMap of the fleet's namespace."""
+
+    name: Annotated[ObjectName, Field(description="The ConfigMap's name.")]
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$", description="The key in it.")]
+
+
+class CertificateTrust(ApiModel):
+    """Signatures made with a certificate that the given authorities issued."""
+
+    authorities: Annotated[ConfigMapKeyRef, Field(description="The authorities' certificates, in PEM.")]
+    identity: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=512,
+            description="Who must have signed: a subject alternative name (mail address, URI or DNS name) of the"
+            " certificate, or its common name.",
+        ),
+    ]
+
+
+class SigstoreTrust(ApiModel):
+    """Signatures made with sigstore, verified without a network."""
+
+    identity: Annotated[str, Field(min_length=1, max_length=512, description="Who must have signed.")]
+    issuer: Annotated[
+        str, Field(min_length=1, max_length=512, description="The OIDC issuer that vouched for the identity.")
+    ]
+    trust_config: Annotated[
+        ConfigMapKeyRef, Field(description="The trust root, as a sigstore ClientTrustConfig in JSON.")
+    ]
+
+
+class SignatureTrust(ApiModel):
+    """Whose OpenSSF model signature an adapter must carry, in the file model.sig: exactly one of the ways."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "[has(self.publicKey), has(self.certificate), has(self.sigstore)].filter(x, x).size() == 1",
+                "a signature has exactly one of publicKey, certificate, sigstore",
+            )
+        )
+    )
+
+    public_key: Annotated[ConfigMapKeyRef | None, Field(description="The signer's public key (EC), in PEM.")] = None
+    certificate: Annotated[CertificateTrust | None, Field(description="A certificate of given authorities.")] = None
+    sigstore: Annotated[SigstoreTrust | None, Field(description="An identity of sigstore.")] = None
+
+    @property
+    def config_map_ref(self) -> ConfigMapKeyRef:
+        """Where the key, the authorities or the trust root are."""
+        found = (
+            self.public_key
+            or (self.certificate.authorities if self.certificate else None)
+            or (self.sigstore.trust_config if self.sigstore else None)
+        )
+        if found is None:
+            raise ValueError("a signature has exactly one of publicKey, certificate, sigstore")
+        return found
+
+
+class VerificationPolicy(StrEnum):
+    """What a version must prove before it is published."""
+
+    NONE = "None"
+    DIGEST = "Digest"
+    SIGNATURE = "Signature"
+
+
+class Verification(ApiModel):
+    """What a version must prove before it is published."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "(self.policy == 'Signature') == has(self.signature)",
+                "verification.signature goes with policy Signature, and only with it",
+            )
+        )
+    )
+
+    policy: Annotated[
+        VerificationPolicy,
+        Field(description="None; Digest: every version is pinned by its digest; Signature: every version is signed."),
+    ] = VerificationPolicy.NONE
+    signature: Annotated[SignatureTrust | None, Field(description="Whose signature counts.")] = None
 
 
 class Capacity(ApiModel):
@@ -139,6 +315,9 @@ class Capacity(ApiModel):
     max_loras: Annotated[int | None, Field(ge=1, le=4096, description="Engines' --max-loras.")] = None
     max_cpu_loras: Annotated[int | None, Field(ge=1, le=65536, description="Engines' --max-cpu-loras.")] = None
     max_lora_rank: Annotated[int | None, Field(ge=1, le=512, description="Engines' --max-lora-rank.")] = None
+    tensor_parallel_size: Annotated[
+        int | None, Field(ge=1, le=1024, description="Engines' --tensor-parallel-size.")
+    ] = None
 
 
 class SpecialistFleetSpec(ApiModel):
@@ -150,6 +329,10 @@ class SpecialistFleetSpec(ApiModel):
     capacity: Annotated[Capacity, Field(description="Limits that cannot be read from the engines' own arguments.")] = (
         Capacity()
     )
+    artifacts: Annotated[Artifacts, Field(description="What adapters may be.")] = Artifacts()
+    verification: Annotated[Verification, Field(description="What a version must prove before it is published.")] = (
+        Verification()
+    )
     drain_time: Annotated[
         Duration,
         Field(description="How long a version without weight stays loaded, so that running requests end."),
@@ -159,14 +342,6 @@ class SpecialistFleetSpec(ApiModel):
         Field(description="How long the deletion of an adapter waits for engines that do not answer."),
     ] = "10m"
     suspend: Annotated[bool, Field(description="Stop acting on this fleet; what serves goes on serving.")] = False
-
-    def not_acted_on(self) -> tuple[str, ...]:
-        """The fields that are set and that this release accepts without acting on them."""
-        fields = {
-            "spec.capacity.maxLoras": self.capacity.max_loras,
-            "spec.capacity.maxCpuLoras": self.capacity.max_cpu_loras,
-        }
-        return tuple(name for name, value in fields.items() if value is not None)
 
 
 class EngineStatus(ApiModel):
@@ -189,6 +364,49 @@ class PendingRemoval(ApiModel):
     since: Annotated[str, Field(description="Since when it is to be removed.")]
 
 
+class FleetMemory(ApiModel):
+    """What adapters take on one engine."""
+
+    slot_bytes: Annotated[
+        int | None,
+        Field(description="GPU memory of one slot, per GPU, at the engines' --max-lora-rank; estimated."),
+    ] = None
+    preallocated_bytes: Annotated[
+        int | None, Field(description="GPU memory of all --max-loras slots, per GPU; estimated.")
+    ] = None
+    max_loras: Annotated[int | None, Field(description="The smallest --max-loras of the engines.")] = None
+    max_cpu_loras: Annotated[int | None, Field(description="The smallest --max-cpu-loras of the engines.")] = None
+    wanted: Annotated[int, Field(description="Versions that every engine should hold.")] = 0
+    tensor_parallel_size: Annotated[int | None, Field(description="The engines' --tensor-parallel-size.")] = None
+
+
+class DamagedVersion(ApiModel):
+    """A published version whose files are not what was published."""
+
+    served_name: Annotated[str, Field(description="The version's served name.")]
+    since: Annotated[str, Field(description="Since when that is known.")]
+
+
+class FleetStorage(ApiModel):
+    """What was last known of the volume."""
+
+    used_bytes: Annotated[int | None, Field(description="What lorafleet uses of it.")] = None
+    free_bytes: Annotated[int | None, Field(description="What was free.")] = None
+    sharing: Annotated[
+        str | None,
+        Field(description="How identical files are kept once: hardlink or reflink; copy where the volume can neither."),
+    ] = None
+    last_scrub: Annotated[str | None, Field(description="When published files were last read again.")] = None
+    scrubbed: Annotated[int | None, Field(description="How many versions were read then.")] = None
+    damaged: Annotated[
+        tuple[DamagedVersion, ...],
+        Field(
+            description="Versions that are being fetched again because their files changed on the volume.",
+            json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        ),
+    ] = ()
+
+
 class SpecialistFleetStatus(ApiModel):
     """What the operator found. Written by the operator alone."""
 
@@ -205,6 +423,8 @@ class SpecialistFleetStatus(ApiModel):
         int | None, Field(description="The smallest --max-lora-rank of the engines, which adapters must fit.")
     ] = None
     highest_id: Annotated[int, Field(description="The highest version id ever given; ids are never reused.")] = 0
+    memory: Annotated[FleetMemory | None, Field(description="What adapters take on one engine.")] = None
+    storage: Annotated[FleetStorage | None, Field(description="What was last known of the volume.")] = None
     engines: Annotated[
         tuple[EngineStatus, ...],
         Field(description="The engines.", json_schema_extra={"x-kubernetes-list-type": "atomic"}),

@@ -31,6 +31,10 @@ class Reason(StrEnum):
     # Where the files should be. Retried with backoff: they may come, or stop changing.
     SOURCE_NOT_FOUND = "SourceNotFound"
     SOURCE_CHANGED = "SourceChanged"
+    SOURCE_UNREACHABLE = "SourceUnreachable"
+    SOURCE_DENIED = "SourceDenied"
+    SOURCE_CORRUPT = "SourceCorrupt"
+    SECRET_INVALID = "SecretInvalid"
     CONFIG_MISSING = "ConfigMissing"
     WEIGHTS_MISSING = "WeightsMissing"
 
@@ -45,15 +49,33 @@ class Reason(StrEnum):
     SIZE_LIMIT_EXCEEDED = "SizeLimitExceeded"
     UNSAFE_PATH = "UnsafePath"
     DIGEST_MISMATCH = "DigestMismatch"
+    SOURCE_INVALID = "SourceInvalid"
+    ARCHIVE_INVALID = "ArchiveInvalid"
+    SHAPE_MISMATCH = "ShapeMismatch"
+    WEIGHTS_NOT_FINITE = "WeightsNotFinite"
+
+    # What the fleet's policy asks for. Final for the version.
+    DIGEST_REQUIRED = "DigestRequired"
+    SIGNATURE_MISSING = "SignatureMissing"
+    SIGNATURE_INVALID = "SignatureInvalid"
+
+    # What was found and does not keep a version from serving.
+    CHECKED = "Checked"
+    HAS_NO_EFFECT = "HasNoEffect"
+    SHAPES_NOT_CHECKED = "ShapesNotChecked"
+    PICKLE_CONVERTED = "PickleConverted"
+    FILES_DAMAGED = "FilesDamaged"
 
     # What happened to the volume or the Job. Retried with backoff.
     VOLUME_FULL = "VolumeFull"
+    QUOTA_EXCEEDED = "QuotaExceeded"
     VOLUME_ERROR = "VolumeError"
     SYNC_FAILED = "SyncFailed"
 
     # What an engine said to a load.
     LOAD_REJECTED = "LoadRejected"
     LOAD_FAILED = "LoadFailed"
+    NO_ROOM = "NoRoom"
 
     # What is wrong with an engine, each with its fix in the message.
     LORA_DISABLED = "LoRADisabled"

@@ -12,19 +12,16 @@ from pathlib import Path
 from lorafleet.api.reasons import Reason
 from lorafleet.artifacts import peft_config, safetensors_header
 from lorafleet.artifacts.errors import ArtifactError
-from lorafleet.artifacts.files import CONFIG_FILE, WEIGHTS_FILE, is_adapter_file, require_adapter
+from lorafleet.artifacts.files import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    Limits,
+    check_entries,
+    check_sizes,
+    is_adapter_file,
+    require_adapter,
+)
 from lorafleet.artifacts.peft_config import PeftConfig
-
-GIB = 1024**3
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How large an adapter may be, in bytes; ``max_entries`` counts everything in its folder."""
-
-    max_bytes: int = 64 * GIB
-    max_side_file_bytes: int = 256 * 1024**2
-    max_entries: int = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,33 +112,6 @@ def adapter_files(folder: Path, limits: Limits) -> tuple[tuple[str, int], ...]:
         files.append((name, found.st_size))
     check_sizes(files, limits)
     return tuple(files)
-
-
-def check_entries(count: int, limits: Limits) -> None:
-    """Refuse a folder with too many entries to be an adapter's. Raises ArtifactError (SizeLimitExceeded)."""
-    if count > limits.max_entries:
-        raise ArtifactError(
-            Reason.SIZE_LIMIT_EXCEEDED,
-            f"the adapter's folder has more than {limits.max_entries} entries: point the source at the folder that"
-            " PEFT's save_pretrained wrote",
-        )
-
-
-def check_sizes(files: list[tuple[str, int]], limits: Limits) -> None:
-    """Refuse files that are too large. Raises ArtifactError (SizeLimitExceeded)."""
-    for name, size in files:
-        if name != WEIGHTS_FILE and size > limits.max_side_file_bytes:
-            raise ArtifactError(
-                Reason.SIZE_LIMIT_EXCEEDED,
-                f"{name} has {size} bytes; expected at most {limits.max_side_file_bytes}: remove it from the source",
-            )
-    total = sum(size for _, size in files)
-    if total > limits.max_bytes:
-        raise ArtifactError(
-            Reason.SIZE_LIMIT_EXCEEDED,
-            f"the adapter has {total} bytes; expected at most {limits.max_bytes}: this is more than a LoRA adapter"
-            " needs",
-        )
 
 
 def not_a_file(name: str, mode: int) -> ArtifactError:

@@ -13,7 +13,13 @@ RETRIED = frozenset(
         Reason.CONFIG_MISSING,
         Reason.WEIGHTS_MISSING,
         Reason.SOURCE_CHANGED,
+        Reason.SOURCE_UNREACHABLE,
+        # Credentials are mended outside of the spec.
+        Reason.SOURCE_DENIED,
+        Reason.SOURCE_CORRUPT,
+        Reason.SECRET_INVALID,
         Reason.VOLUME_FULL,
+        Reason.QUOTA_EXCEEDED,
         Reason.VOLUME_ERROR,
         Reason.SYNC_FAILED,
     }

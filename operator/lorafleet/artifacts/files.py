@@ -5,7 +5,8 @@ source and none of it reaches the engines' volume. The digest covers exactly the
 opened here.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 
 from lorafleet.api.reasons import Reason
 from lorafleet.artifacts.errors import ArtifactError
@@ -14,6 +15,30 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLE_FILES = ("adapter_model.bin", "adapter_model.pt")
 """What vLLM would load if the safetensors file were missing: code execution by whoever wrote it."""
+
+SIGNATURE_FILE = "model.sig"
+"""An OpenSSF model signature over the folder, as the ``model_signing`` command writes it."""
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large an adapter may be, in bytes; ``max_entries`` counts everything in its folder, archive or listing."""
+
+    max_bytes: int = 64 * GIB
+    max_side_file_bytes: int = 256 * 1024**2
+    max_entries: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which files a fetch is for. ``pickle``: weights that are only a pickle too; ``signature``: ``model.sig`` too."""
+
+    limits: Limits = field(default_factory=Limits)
+    pickle: bool = False
+    signature: bool = False
+
 
 ADAPTER_FILES = frozenset(
     {
@@ -72,3 +97,54 @@ def require_adapter(names: Collection[str], where: str) -> None:
         f"{where} has no {WEIGHTS_FILE}: save the adapter with PEFT's save_pretrained and publish that as a new"
         " version",
     )
+
+
+def select(entries: Iterable[tuple[str, int | None]], wanted: Wanted, where: str) -> tuple[str, ...]:
+    """The names of the files to fetch, sorted, of all (name, bytes or None) directly in an adapter's folder.
+
+    Every source chooses by this, so that the same adapter has the same digest wherever it comes from. Raises
+    ArtifactError: ConfigMissing, WeightsMissing, PickleRefused, SizeLimitExceeded, SignatureMissing.
+    """
+    sizes: dict[str, int | None] = {}
+    for number, (name, size) in enumerate(entries, 1):
+        check_entries(number, wanted.limits)
+        sizes[name] = size
+    pickles = [name for name in PICKLE_FILES if name in sizes] if wanted.pickle and WEIGHTS_FILE not in sizes else []
+    require_adapter([*sizes, WEIGHTS_FILE] if pickles else sizes, where)
+    if wanted.signature and SIGNATURE_FILE not in sizes:
+        raise ArtifactError(
+            Reason.SIGNATURE_MISSING,
+            f"{where} has no {SIGNATURE_FILE}; the fleet's spec.verification takes only signed adapters: sign the"
+            " folder with `model_signing sign` and publish it as a new version",
+        )
+    chosen = sorted([*filter(is_adapter_file, sizes), *pickles[:1], *([SIGNATURE_FILE] if wanted.signature else [])])
+    check_sizes([(name, sizes[name] or 0) for name in chosen], wanted.limits)
+    return tuple(chosen)
+
+
+def check_entries(count: int, limits: Limits) -> None:
+    """Refuse a folder with too many entries to be an adapter's. Raises ArtifactError (SizeLimitExceeded)."""
+    if count > limits.max_entries:
+        raise ArtifactError(
+            Reason.SIZE_LIMIT_EXCEEDED,
+            f"the adapter's folder has more than {limits.max_entries} entries: point the source at the folder that"
+            " PEFT's save_pretrained wrote",
+        )
+
+
+def check_sizes(files: Iterable[tuple[str, int]], limits: Limits) -> None:
+    """Refuse files that are too large. Raises ArtifactError (SizeLimitExceeded)."""
+    total = 0
+    for name, size in files:
+        total += size
+        if name not in (WEIGHTS_FILE, *PICKLE_FILES) and size > limits.max_side_file_bytes:
+            raise ArtifactError(
+                Reason.SIZE_LIMIT_EXCEEDED,
+                f"{name} has {size} bytes; expected at most {limits.max_side_file_bytes}: remove it from the source",
+            )
+    if total > limits.max_bytes:
+        raise ArtifactError(
+            Reason.SIZE_LIMIT_EXCEEDED,
+            f"the adapter has {total} bytes; expected at most {limits.max_bytes}: this is more than a LoRA adapter"
+            " needs; if not, raise spec.artifacts.maxSize of the fleet",
+        )

@@ -1,26 +1,26 @@
 """Where bytes come from: one file per scheme behind one Protocol."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 from lorafleet.api.reasons import Reason
-from lorafleet.artifacts.check import Limits
+from lorafleet.api.sources import Source as SourceSpec
 from lorafleet.artifacts.errors import ArtifactError
-from lorafleet.sources.base import Sink, Source, SourceFile
-from lorafleet.sources.volume import VolumeSource
+from lorafleet.artifacts.files import Wanted
+from lorafleet.sources.base import Checksum, Chunk, Listing, Place, Source, SourceFile
 
-__all__ = ["SCHEMES", "Sink", "Source", "SourceFile", "open_source"]
-
-SCHEMES: Mapping[str, Callable[..., Source]] = {"volume": VolumeSource}
-"""What opens a source, by the name of its scheme as users write it; each takes its own settings and ``limits``."""
+__all__ = ["Checksum", "Chunk", "Listing", "Place", "Source", "SourceFile", "open_source"]
 
 
-def open_source(scheme: str, settings: Mapping[str, Any], limits: Limits) -> Source:
-    """The source of a scheme. Raises ArtifactError (SourceNotSupported) for a scheme that is not here."""
-    opener = SCHEMES.get(scheme)
-    if opener is None:
-        raise ArtifactError(
-            Reason.SOURCE_NOT_SUPPORTED,
-            f"source {scheme!r} is not supported; expected one of {', '.join(sorted(SCHEMES))}: copy the adapter there",
-        )
-    return opener(**settings, limits=limits)
+def open_source(spec: SourceSpec, place: Place, wanted: Wanted, pin: str | None = None) -> Source:
+    """The source that a version's entry names; ``pin`` is what its moving name stood for when it was first asked.
+
+    Each scheme is imported when it is used: its library costs start-up time and memory. Raises ArtifactError
+    (SourceNotSupported, SecretInvalid).
+    """
+    if spec.volume is not None and place.claim is not None:
+        from lorafleet.sources.volume import VolumeSource
+
+        return VolumeSource(place.claim, spec.volume.path, wanted)
+    raise ArtifactError(
+        Reason.SOURCE_NOT_SUPPORTED,
+        f"source {spec.scheme} is not supported by this release of the sync Job: upgrade lorafleet, or copy the adapter"
+        " to a claim and use source.volume",
+    )

@@ -1,33 +1,64 @@
 """The seam between where bytes come from and where they go.
 
-A source lists an adapter's files and pushes their bytes into a sink; it never knows where they end up and never
-writes to the volume itself. The sink writes, hashes, counts progress and may end the transfer by raising.
+A source lists an adapter's files and reads one of them from a given byte on. It never writes, never retries for long
+and keeps nothing between calls: whoever fetches (``store.transfer``) resumes, tries again, fetches files side by side,
+hashes, counts progress and ends the transfer. Several threads may read different files of one source at once.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from lorafleet.artifacts.digest import FileDigest
+Chunk = bytes | memoryview
+"""Bytes of a file; a memoryview is valid until the next chunk is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """What a source says of a file's content. ``algorithm``: ``sha256``, ``git`` (blob id, SHA-1) or ``md5``; hex."""
+
+    algorithm: str
+    value: str
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One of the adapter's files at its source: path relative to the adapter's folder, and size in bytes."""
+    """One file at its source.
+
+    ``path``: its name in the adapter's folder, or, for an archive, a name for people. ``size`` in bytes, None when the
+    source does not say. ``identity``: text that is the same only for the same bytes (an ETag, a version id, a digest,
+    the times of a file); a transfer that was broken off goes on only under the same one. ``locator``: where the source
+    finds it, for the source alone. ``archive``: the adapter's files are in it, see ``artifacts.archive``.
+    """
 
     path: str
-    size: int
+    size: int | None
+    identity: str
+    locator: str = ""
+    checksum: Checksum | None = None
+    archive: bool = False
 
 
-class Sink(Protocol):
-    """Takes the bytes of one file after another."""
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a source holds now.
 
-    def receive(self, path: str, size: int, chunks: Iterable[memoryview]) -> FileDigest:
-        """Take a file of ``size`` bytes; a chunk is valid until the next is asked for.
+    ``pin``: what its moving name stands for (a commit, a manifest's digest, versions of objects), empty when the source
+    has none. A source that was opened with a pin answers for that pin alone. ``files`` are those that
+    ``artifacts.files.select`` chose, sorted by path; archives are chosen from later, when they are unpacked.
+    """
 
-        Raises ArtifactError (SourceChanged) when there are more or fewer bytes, and OSError.
-        """
-        ...
+    pin: str
+    files: tuple[SourceFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a Job has what a source needs: the root of its claim, and the folder of its Secret's keys as files."""
+
+    claim: Path | None = None
+    secret: Path | None = None
 
 
 class Source(Protocol):
@@ -37,14 +68,18 @@ class Source(Protocol):
         """Where this is, for people: kept in the published manifest, without secrets."""
         ...
 
-    def list_files(self) -> tuple[SourceFile, ...]:
-        """The adapter's files (``artifacts.files``), sorted by path. Raises ArtifactError."""
+    def listing(self) -> Listing:
+        """The adapter's files. Raises ArtifactError; retryable where asking again may help."""
         ...
 
-    def fetch(self, sink: Sink) -> tuple[FileDigest, ...]:
-        """Push all files into ``sink``; the answers are those of the sink.
+    def read(self, file: SourceFile, start: int) -> Iterator[Chunk]:
+        """The bytes of a file from byte ``start`` to its end; a generator, closed by whoever stops early.
 
-        Raises ArtifactError: SourceNotFound, SourceChanged when the files changed meanwhile, or what the folder is
-        refused for. What the sink raises passes through.
+        Raises ArtifactError: SourceUnreachable for what asking again soon may cure (a cut connection, 5xx, 429),
+        SourceChanged when the file is not that of the listing, and others for what is final or a person must mend.
         """
+        ...
+
+    def confirm(self, listing: Listing) -> None:
+        """Called after the last byte: raises ArtifactError (SourceChanged) when the files changed meanwhile."""
         ...

@@ -9,15 +9,15 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path, PurePosixPath
 
 from lorafleet.api.reasons import Reason
-from lorafleet.artifacts.check import Limits, check_entries, check_sizes, not_a_file
-from lorafleet.artifacts.digest import CHUNK_BYTES, FileDigest
+from lorafleet.artifacts.check import not_a_file
+from lorafleet.artifacts.digest import CHUNK_BYTES
 from lorafleet.artifacts.errors import ArtifactError
-from lorafleet.artifacts.files import is_adapter_file, require_adapter
-from lorafleet.sources.base import Sink, SourceFile
+from lorafleet.artifacts.files import Wanted, check_entries, check_sizes, select
+from lorafleet.sources.base import Chunk, Listing, SourceFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,11 @@ class _Seen:
     modified_ns: int
     changed_ns: int
 
+    @property
+    def identity(self) -> str:
+        """All of it as text."""
+        return ":".join(map(str, astuple(self)))
+
 
 @dataclass(frozen=True, slots=True)
 class VolumeSource:
@@ -38,44 +43,49 @@ class VolumeSource:
 
     root: Path
     path: str
-    limits: Limits = field(default_factory=Limits)
+    wanted: Wanted = field(default_factory=Wanted)
 
     def describe(self) -> Mapping[str, str]:
         """Scheme and path; the mount point means nothing outside this process."""
         return {"scheme": "volume", "path": self.path}
 
-    def list_files(self) -> tuple[SourceFile, ...]:
+    def listing(self) -> Listing:
         """The adapter's files, sorted. Raises ArtifactError."""
         with self._read_errors():
-            return tuple(SourceFile(seen.name, seen.size) for seen in self._look())
+            files = tuple(SourceFile(seen.name, seen.size, seen.identity) for seen in self._look())
+        return Listing(pin="", files=files)
 
-    def fetch(self, sink: Sink) -> tuple[FileDigest, ...]:
-        """Push all files into ``sink``, each read once. Raises ArtifactError."""
+    def read(self, file: SourceFile, start: int) -> Iterator[Chunk]:
+        """The bytes of one file, which is opened now and judged by what was opened. Raises ArtifactError."""
         with self._read_errors():
-            before = self._look()
-        received = tuple(self._push(seen, sink) for seen in before)
-        with self._read_errors():
-            after = self._look()
-        if before != after:
+            fd = self._open(self._folder() / file.path)
+        try:
+            if _seen(file.path, os.fstat(fd)).identity != file.identity:
+                raise self._changed(f"{file.path} changed")
+            yield from self._chunks(fd, start)
+        finally:
+            os.close(fd)
+
+    def confirm(self, listing: Listing) -> None:
+        """Raises ArtifactError (SourceChanged) unless the folder looks as it was listed."""
+        if self.listing() != listing:
             raise self._changed("its files changed")
-        return received
 
     def _look(self) -> tuple[_Seen, ...]:
         folder = self._folder()
         names = []
         with os.scandir(folder) as entries:
             for number, entry in enumerate(entries, 1):
-                check_entries(number, self.limits)
+                check_entries(number, self.wanted.limits)
                 names.append(entry.name)
-        require_adapter(names, self._where)
         seen = []
-        for name in sorted(filter(is_adapter_file, names)):
+        for name in select(((name, None) for name in names), self.wanted, self._where):
             fd = self._open(folder / name)
             try:
                 seen.append(_seen(name, os.fstat(fd)))
             finally:
                 os.close(fd)
-        check_sizes([(file.name, file.size) for file in seen], self.limits)
+        check_sizes([(file.name, file.size) for file in seen], self.wanted.limits)
         return tuple(seen)
 
     def _folder(self) -> Path:
@@ -110,18 +120,9 @@ class VolumeSource:
             raise
         return fd
 
-    def _push(self, seen: _Seen, sink: Sink) -> FileDigest:
-        with self._read_errors():
-            fd = self._open(self._folder() / seen.name)
-        try:
-            if _seen(seen.name, os.fstat(fd)) != seen:
-                raise self._changed(f"{seen.name} changed")
-            return sink.receive(seen.name, seen.size, self._chunks(fd))
-        finally:
-            os.close(fd)
-
-    def _chunks(self, fd: int) -> Iterator[memoryview]:
+    def _chunks(self, fd: int, start: int) -> Iterator[memoryview]:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        os.lseek(fd, start, os.SEEK_SET)
         buffer = memoryview(bytearray(CHUNK_BYTES))
         while True:
             with self._read_errors():

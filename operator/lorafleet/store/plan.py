@@ -7,12 +7,14 @@ I/O here.
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from lorafleet.api.fleet import SignatureTrust, VerificationPolicy
 from lorafleet.api.model import ApiModel, Digest, DnsName, ModelName, VersionName
 from lorafleet.api.reasons import Reason
+from lorafleet.api.sources import Source
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.store.manifest import Manifest
 
@@ -29,20 +31,24 @@ class _PlanModel(ApiModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class VolumeLocation(_PlanModel):
-    """An adapter's folder: where its claim is mounted in the Job, and the path below that."""
-
-    root: Annotated[str, Field(pattern=r"^/")]
-    path: Annotated[str, Field(min_length=1, max_length=512)]
-
-
 class PublishItem(_PlanModel):
-    """Publish a version. Exactly one source is set; ``digest`` pins its bytes."""
+    """Publish a version.
+
+    ``entry``: the hash of the version's entry, kept in the manifest, so that a moving name is not asked again for it.
+    ``claim``, ``secret``: where the Job has the root of the source's claim, and its Secret's keys as files. ``digest``
+    pins the bytes, ``pin`` what a moving name stood for. ``repair``: put the bytes of this served name right again,
+    file by file, instead of publishing anything new.
+    """
 
     adapter: DnsName
     version: VersionName
-    volume: VolumeLocation | None = None
+    entry: Annotated[str, Field(max_length=64)] = ""
+    source: Source
+    claim: Annotated[str | None, Field(pattern=r"^/")] = None
+    secret: Annotated[str | None, Field(pattern=r"^/")] = None
     digest: Digest | None = None
+    pin: Annotated[str | None, Field(max_length=256)] = None
+    repair: Annotated[str | None, Field(max_length=140)] = None
 
 
 class RemoveItem(_PlanModel):
@@ -51,36 +57,57 @@ class RemoveItem(_PlanModel):
     served_name: Annotated[str, Field(max_length=140)]
 
 
-class SizeLimits(_PlanModel):
-    """How large an adapter may be."""
+class ScrubItem(_PlanModel):
+    """Read every published file again and compare it with what was published."""
 
-    max_bytes: Annotated[int, Field(ge=1)]
+    scrub: Literal[True] = True
 
 
 class SyncPlan(_PlanModel):
     """The work of one Job on one fleet's volume.
 
     ``root``: where the fleet's claim is mounted in the Job. ``model``: the engines' ``--model`` string.
-    ``base_models``: the names that adapters may give it. ``engine_version``: the oldest vLLM. ``min_id``: the lowest
-    id that may be given.
+    ``base_models``: the names that adapters may give it; ``base_config``: the base model's config.json, or
+    ``base_config_file``: where the Job finds it. ``engine_version``: the oldest vLLM. ``min_id``: the lowest id that
+    may be given. ``policy`` and ``signature``: what a version must prove, ``trust_file``: where the Job has the key,
+    the authorities or the trust root. ``known``: the first 12 hex digits of the sha256 of every served name that a
+    status names; when given, folders of ``serving/`` that are none of them are reported as strays, never removed.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     root: Annotated[str, Field(pattern=r"^/")]
     model: ModelName
     base_models: Annotated[tuple[ModelName, ...], Field(min_length=1)]
+    base_config: dict[str, Any] | None = None
+    base_config_file: Annotated[str | None, Field(pattern=r"^/")] = None
     max_lora_rank: Annotated[int | None, Field(ge=1)] = None
     engine_version: Annotated[str | None, Field(max_length=128)] = None
+    tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
     min_id: Annotated[int, Field(ge=1, lt=2**53)] = 1
-    limits: SizeLimits | None = None
+    max_bytes: Annotated[int, Field(ge=1)] = 64 * 1024**3
+    quota_bytes: Annotated[int | None, Field(ge=0)] = None
+    pickle: bool = False
+    policy: VerificationPolicy = VerificationPolicy.NONE
+    signature: SignatureTrust | None = None
+    trust_file: Annotated[str | None, Field(pattern=r"^/")] = None
+    known: tuple[str, ...] | None = None
     deadline_seconds: Annotated[float, Field(gt=0)] = 1800.0
-    items: Annotated[tuple[PublishItem | RemoveItem, ...], Field(max_length=MAX_ITEMS)]
+    items: Annotated[tuple[PublishItem | RemoveItem | ScrubItem, ...], Field(max_length=MAX_ITEMS)]
+
+
+class Notice(ApiModel):
+    """What was found and does not keep a version from serving."""
+
+    reason: str
+    message: str
 
 
 class ItemResult(ApiModel):
     """What came of the item at index ``i``. With a ``reason`` it failed; a removed item has only its ``served_name``.
 
     ``target_modules`` may be cut to fit; ``more_target_modules`` says by how many. The manifest on the volume has all.
+    ``pin`` is reported by a failed item, too, once its source was asked. A scrub has ``damaged`` served names, as many
+    as fit, and how many versions were ``scrubbed``.
     """
 
     i: int
@@ -93,16 +120,32 @@ class ItemResult(ApiModel):
     size_bytes: int | None = None
     dtype: str | None = None
     min_engine: str | None = None
+    pin: str | None = None
+    slot_bytes: int | None = None
+    verified_by: str | None = None
+    notices: tuple[Notice, ...] | None = None
+    damaged: tuple[str, ...] | None = None
+    scrubbed: int | None = None
     reason: str | None = None
     message: str | None = None
     retry: bool | None = None
 
 
+class VolumeReport(ApiModel):
+    """What a Job saw of the volume: see ``FleetStorage`` of the fleet's status. ``strays``: see ``SyncPlan.known``."""
+
+    used_bytes: int | None = None
+    free_bytes: int | None = None
+    sharing: str | None = None
+    strays: tuple[str, ...] | None = None
+
+
 class SyncReport(ApiModel):
     """What came of a plan: one result for each item, in its order. ``error``: the plan itself could not be read."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     results: tuple[ItemResult, ...] = ()
+    volume: VolumeReport | None = None
     error: str | None = None
 
 
