@@ -197,8 +197,14 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-def client(target: Target, http: httpx.AsyncClient) -> EngineClient:
-    return EngineClient(http, target.url, name="vllm-0")
+async def transport() -> AsyncIterator[httpx.AsyncHTTPTransport]:
+    async with httpx.AsyncHTTPTransport() as one:
+        yield one
+
+
+@pytest.fixture
+def client(target: Target, transport: httpx.AsyncHTTPTransport) -> EngineClient:
+    return EngineClient(transport, target.url, name="vllm-0")
 
 
 async def say(http: httpx.AsyncClient, target: Target, model: str) -> tuple[int, Any]:

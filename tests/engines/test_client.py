@@ -22,13 +22,13 @@ async def engine() -> AsyncIterator[FakeEngine]:
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient() as client:
-        yield client
+async def http() -> AsyncIterator[httpx.AsyncHTTPTransport]:
+    async with httpx.AsyncHTTPTransport() as transport:
+        yield transport
 
 
 @pytest.fixture
-def client(engine: FakeEngine, http: httpx.AsyncClient) -> EngineClient:
+def client(engine: FakeEngine, http: httpx.AsyncHTTPTransport) -> EngineClient:
     return EngineClient(http, engine.url, "s3cret", name="vllm-0", load_timeout=SHORT, list_timeout=SHORT)
 
 
@@ -81,7 +81,7 @@ async def test_a_connection_that_the_engine_closed_meanwhile_is_opened_again(
     assert await client.load("a/1", "/a/1") is LoadOutcome.LOADED
 
 
-async def test_an_engine_that_breaks_every_connection_is_unreachable_after_two(http: httpx.AsyncClient) -> None:
+async def test_an_engine_that_breaks_every_connection_is_unreachable_after_two(http: httpx.AsyncHTTPTransport) -> None:
     connections = 0
 
     async def breaks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -112,7 +112,7 @@ async def test_the_key_is_in_no_message_and_no_repr_even_when_the_engine_tells_i
 
 
 async def test_a_key_that_no_header_can_hold_is_said_without_the_key(
-    engine: FakeEngine, http: httpx.AsyncClient
+    engine: FakeEngine, http: httpx.AsyncHTTPTransport
 ) -> None:
     client = EngineClient(http, engine.url, "bad\nkey", name="vllm-0")
     with pytest.raises(Misconfigured) as caught:
@@ -170,12 +170,12 @@ async def test_the_client_never_asks_to_load_in_place() -> None:
         bodies.append(request.content)
         return httpx.Response(200, stream=httpx.ByteStream(b"Success"))
 
-    async with httpx.AsyncClient(transport=httpx.MockTransport(take)) as mocked:
+    async with httpx.MockTransport(take) as mocked:
         await EngineClient(mocked, "http://vllm-0:8000").load("a/1", "/a/1")
     assert bodies == [b'{"lora_name": "a/1", "lora_path": "/a/1"}']
 
 
-async def test_one_hung_engine_does_not_slow_another(engine: FakeEngine, http: httpx.AsyncClient) -> None:
+async def test_one_hung_engine_does_not_slow_another(engine: FakeEngine, http: httpx.AsyncHTTPTransport) -> None:
     engine.settings.hang = ["*"]
     async with FakeEngine(Settings(check_files=False)) as healthy:
         hung = EngineClient(http, engine.url, list_timeout=30.0)

@@ -135,7 +135,7 @@ class Operator:
         writer = Writer(kube, world, settings.identity)
         pods = PodWatches(kube, world, self._died)
         sync = SyncReconciler(world, kube, settings)
-        engine = EngineReconciler(world, kube, _engine_http(), settings)
+        engine = EngineReconciler(world, kube, _engine_transport(), settings)
         await self._fill(world)
         queue = WorkQueue(
             {
@@ -212,15 +212,15 @@ class Operator:
         taking.cancel()
 
 
-def _engine_http() -> Callable[[], httpx.AsyncClient]:
-    """Makes an HTTP client for one engine.
+def _engine_transport() -> Callable[[], httpx.AsyncHTTPTransport]:
+    """Makes the connections to one engine.
 
     Each engine has its own: a pool of httpcore (1.0.9) looks at all its connections for every request, and at all again
     for each idle one, so that with one pool for all a load would take the longer the more engines there are.
     """
     # vLLM closes connections that were idle for 5 s.
     limits = httpx.Limits(max_connections=None, keepalive_expiry=4.0)
-    return partial(httpx.AsyncClient, verify=ssl.create_default_context(), limits=limits, trust_env=False)
+    return partial(httpx.AsyncHTTPTransport, verify=ssl.create_default_context(), limits=limits, trust_env=False)
 
 
 async def main(settings: Settings) -> int:

@@ -43,13 +43,15 @@ KEY_AGE = 60.0
 class EngineReconciler:
     """Reconciles one engine a call; see the module."""
 
-    def __init__(self, world: World, kube: Kube, http: Callable[[], httpx.AsyncClient], settings: Settings) -> None:
+    def __init__(
+        self, world: World, kube: Kube, transport: Callable[[], httpx.AsyncHTTPTransport], settings: Settings
+    ) -> None:
         self._world = world
         self._kube = kube
-        self._http = http
+        self._transport = transport
         self._settings = settings
         self._keys: dict[tuple[str, str, str], tuple[float, str | None]] = {}
-        self._clients: dict[Key, tuple[object, EngineClient, httpx.AsyncClient]] = {}
+        self._clients: dict[Key, tuple[object, EngineClient, httpx.AsyncHTTPTransport]] = {}
 
     async def __call__(self, key: Key) -> float | None:
         """One pass; the answer is when to read the listing again."""
@@ -267,15 +269,15 @@ class EngineReconciler:
             return known[1]
         host = f"[{engine.facts.pod_ip}]" if ":" in str(engine.facts.pod_ip) else engine.facts.pod_ip
         await self._disconnect(key)
-        http = self._http()
+        transport = self._transport()
         client = EngineClient(
-            http,
+            transport,
             f"http://{host}:{engine.facts.port}",
             api_key=api_key,
             name=engine.name,
             load_timeout=load_timeout,
         )
-        self._clients[key] = (mark, client, http)
+        self._clients[key] = (mark, client, transport)
         return client
 
     async def _disconnect(self, key: Key) -> None:
