@@ -21,6 +21,8 @@ from lorafleet.store.manifest import Manifest
 MAX_ITEMS = 10
 MAX_REPORT_BYTES = 4096
 PLAN_ENV = "LORAFLEET_PLAN"
+PROGRESS_PORT = 8081
+"""Where a Job's pod answers ``GET /progress`` with a SyncProgress while it fetches."""
 
 _MESSAGE_LENGTHS = (2000, 1000, 500, 250, 120, 40)
 _MODULE_BYTES = (1000, 200, 100, 40, 0)
@@ -147,6 +149,20 @@ class SyncReport(ApiModel):
     results: tuple[ItemResult, ...] = ()
     volume: VolumeReport | None = None
     error: str | None = None
+
+
+class ItemProgress(ApiModel):
+    """How far the item at index ``i`` is, in bytes fetched; ``total`` when the source has said it."""
+
+    i: int
+    done: int
+    total: int | None = None
+
+
+class SyncProgress(ApiModel):
+    """How far the items are that a Job is fetching right now."""
+
+    items: tuple[ItemProgress, ...] = ()
 
 
 def published(i: int, manifest: Manifest) -> ItemResult:
