@@ -69,7 +69,14 @@ def test_what_is_not_given_is_vllms_default_and_said_to_be_one() -> None:
     found = facts("--model", "m", "--max-loras", "4")
     assert (found.max_loras, found.max_cpu_loras, found.max_lora_rank) == (4, 4, 16)
     assert (found.api_server_count, found.data_parallel_size) == (1, 1)
-    assert found.defaults == {"max_cpu_loras", "max_lora_rank", "api_server_count", "data_parallel_size"}
+    assert (found.tensor_parallel_size, found.dtype) == (1, None)
+    assert found.defaults == {
+        "max_cpu_loras",
+        "max_lora_rank",
+        "api_server_count",
+        "data_parallel_size",
+        "tensor_parallel_size",
+    }
     assert found.enable_lora is False
 
 
@@ -87,6 +94,18 @@ def test_what_is_not_given_is_vllms_default_and_said_to_be_one() -> None:
 )
 def test_api_servers_follow_data_parallel_ranks_unless_said_otherwise(words: list[str], count: int) -> None:
     assert facts("--model", "m", *words).api_server_count == count
+
+
+@pytest.mark.parametrize(
+    "words", [["-tp", "2"], ["-tp=2"], ["--tensor-parallel-size=2"], ["--tensor_parallel_size", "2"]]
+)
+def test_tensor_parallel_size_is_read_by_each_of_its_names(words: list[str]) -> None:
+    assert facts("--model", "m", *words).tensor_parallel_size == 2
+
+
+@pytest.mark.parametrize(("words", "dtype"), [(["--dtype", "float32"], "float32"), (["--dtype", "auto"], None)])
+def test_a_dtype_that_vllm_chooses_is_not_known(words: list[str], dtype: str | None) -> None:
+    assert facts("--model", "m", *words).dtype == dtype
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,14 @@ from lorafleet.api.fleet import PendingRemoval
 from lorafleet.api.model import timestamp
 from lorafleet.api.names import ADAPTER_KIND
 from lorafleet.api.reasons import Reason
-from lorafleet.controller.fleetview import expectations, fleet_view
+from lorafleet.controller.fleetview import expectations, fleet_view, room
 from lorafleet.controller.objects import Adapter
 from lorafleet.controller.queue import Key
-from lorafleet.controller.state import FleetState, SyncItem
+from lorafleet.controller.state import FleetState, Result, SyncItem, Task
 from lorafleet.controller.status import Writer
 from lorafleet.controller.world import World
 from lorafleet.rollout.decide import decide
-from lorafleet.rollout.observed import Failed, Observed, Plan, Published
+from lorafleet.rollout.observed import Failed, Observed, Plan, Published, Syncing
 from lorafleet.rollout.versions import entry_hash
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def observe(state: FleetState, adapter: Adapter, now: datetime) -> tuple[Observe
     """What a decision about an adapter is made from, and which results of sync Jobs are in it."""
     published: dict[str, Published | Failed] = {}
     removed: dict[str, Failed | None] = {}
-    syncing: dict[str, str] = {}
+    syncing: dict[str, Syncing] = {}
     used: set[SyncItem] = set()
     hashes = {entry.name: entry_hash(entry) for entry in adapter.spec.versions} if adapter.spec else {}
     for item, result in _results(state, adapter):
@@ -42,15 +42,17 @@ def observe(state: FleetState, adapter: Adapter, now: datetime) -> tuple[Observe
         used.add(item)
         if isinstance(result, Failed):
             result = replace(result, expectations=item.expectations)
-        if item.version and result is not None:
+        if item.task is Task.PUBLISH and isinstance(result, Published | Failed):
             published[item.version] = result
-        elif item.served and not isinstance(result, Published):
+        elif item.task is Task.REMOVE and (result is None or isinstance(result, Failed)):
             removed[item.served] = result
     if adapter.deleting_since is None and (adapter.spec is None or adapter.spec.suspend or state.suspended):
         # Nothing is decided, so the results must wait.
         used.clear()
     for job in state.sync.running():
-        syncing.update({item.version: job.note for item in job.items if item.version and item.uid == adapter.uid})
+        for item in job.items:
+            if item.task is Task.PUBLISH and item.uid == adapter.uid:
+                syncing[item.version] = Syncing(job.note, *job.progress.get(item, (None, None)))
     served = {version.served_name for version in adapter.status.versions if version.served_name}
     fleet = fleet_view(state)
     observed = Observed(
@@ -68,13 +70,30 @@ def observe(state: FleetState, adapter: Adapter, now: datetime) -> tuple[Observe
         published=published,
         syncing=syncing,
         removed=removed,
+        room=room(state, adapter),
+        damage=damage(state, served),
     )
     return observed, used
 
 
-def _results(state: FleetState, adapter: Adapter) -> list[tuple[SyncItem, Published | Failed | None]]:
+def damage(state: FleetState, served: set[str]) -> dict[str, str]:
+    """What is known of those served names whose files on the volume are not what was published."""
+    storage = state.fleet.status.storage if state.fleet else None
+    found = {}
+    for one in storage.damaged if storage else ():
+        if one.served_name in served:
+            failure = state.broken.get(one.served_name)
+            then = f"fetching them again failed: {failure.message}" if failure else "they are being fetched again"
+            found[one.served_name] = (
+                f"files of {one.served_name} on the volume are not what was published (found {one.since}); {then}."
+                " Engines that have it loaded are not touched by it; look at the volume"
+            )
+    return found
+
+
+def _results(state: FleetState, adapter: Adapter) -> list[tuple[SyncItem, Result]]:
     """The results for an adapter that no status contains yet."""
-    found: list[tuple[SyncItem, Published | Failed | None]] = [
+    found: list[tuple[SyncItem, Result]] = [
         (item, job.results[item])
         for job in state.sync.jobs.values()
         if job.results is not None
@@ -108,8 +127,13 @@ class AdapterReconciler:
             return UNSETTLED
         observed, used = observe(state, adapter, now)
         plan = decide(observed)
-        if not await self._writer.adapter(adapter, plan.status):
-            return None
+        # Before anyone else decides: a place is given once.
+        state.places.update(plan.places)
+        try:
+            if not await self._writer.adapter(adapter, plan.status):
+                return None
+        finally:
+            state.places.difference_update(plan.places)
         self._acknowledge(state, used)
         self._request(state, adapter, plan)
         if plan.release:

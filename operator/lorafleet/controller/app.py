@@ -27,7 +27,9 @@ from lorafleet.controller.kube import Kube, KubeError, path
 from lorafleet.controller.lease import Lease, LeaseTimes
 from lorafleet.controller.metrics import LEADER
 from lorafleet.controller.pods import PodWatches
+from lorafleet.controller.progress import AT_ONCE, TIMEOUT, ProgressPoller
 from lorafleet.controller.queue import Key, Lane, WorkQueue
+from lorafleet.controller.scrubs import Scrubs
 from lorafleet.controller.settings import Settings
 from lorafleet.controller.status import Writer
 from lorafleet.controller.sync import SyncReconciler
@@ -135,12 +137,13 @@ class Operator:
         writer = Writer(kube, world, settings.identity)
         pods = PodWatches(kube, world, self._died)
         sync = SyncReconciler(world, kube, settings)
+        scrubs = Scrubs(kube, settings)
         engine = EngineReconciler(world, kube, _engine_transport(), settings)
         await self._fill(world)
         queue = WorkQueue(
             {
                 "adapter": Lane(AdapterReconciler(world, writer), workers=24, deadline=60.0),
-                "fleet": Lane(FleetReconciler(world, writer, pods), workers=8, deadline=60.0),
+                "fleet": Lane(FleetReconciler(world, writer, pods, scrubs), workers=8, deadline=60.0),
                 "sync": Lane(sync, workers=8, deadline=120.0),
                 "engine": Lane(engine, workers=10_000, deadline=1200.0),
             }
@@ -148,7 +151,11 @@ class Operator:
         for key, after in waiting:
             queue.add(key, after)
         stop = asyncio.Event()
-        work: list[tuple[str, Coroutine[Any, Any, Any]]] = [("events", writer.post_events())]
+        progress = ProgressPoller(world, _pod_http())
+        work: list[tuple[str, Coroutine[Any, Any, Any]]] = [
+            ("events", writer.post_events()),
+            ("progress", progress.run()),
+        ]
         for namespace in settings.namespaces or (None,):
             work += [(what, sync.follow(what, namespace)) for what in ("jobs", "pods")]
         work.append(("kopf", self._watch_kinds(world, stop)))
@@ -221,6 +228,12 @@ def _engine_transport() -> Callable[[], httpx.AsyncHTTPTransport]:
     # vLLM closes connections that were idle for 5 s.
     limits = httpx.Limits(max_connections=None, keepalive_expiry=4.0)
     return partial(httpx.AsyncHTTPTransport, verify=ssl.create_default_context(), limits=limits, trust_env=False)
+
+
+def _pod_http() -> httpx.AsyncClient:
+    """The HTTP client for sync pods: each is asked rarely and gone soon, so no connection is kept."""
+    limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=0)
+    return httpx.AsyncClient(limits=limits, timeout=TIMEOUT, trust_env=False)
 
 
 async def main(settings: Settings) -> int:

@@ -148,6 +148,7 @@ class EngineReconciler:
         elif before is not None and before != adapters:
             for name in before.keys() ^ adapters.keys():
                 self._world.ask_served(state, name, SOON)
+            self._world.ask_waiting(state)
         self._world.ask_fleet(state)
 
     def _action(self, state: FleetState, engine: Engine, served: str) -> Action:
@@ -178,6 +179,11 @@ class EngineReconciler:
         self, state: FleetState, engine: Engine, client: EngineClient, served: str, place: str | None
     ) -> None:
         if place is None or engine.listing is None:
+            return
+        if served in state.damaged:
+            text = f"files of {served} changed on the volume; engine {engine.name} loads it when they are put right"
+            engine.refused[served] = Refusal(engine.name, Reason.FILES_DAMAGED, text, final=False)
+            self._world.ask_served(state, served, 0.0)
             return
         oldest = state.oldest.get(served)
         if oldest is not None and not at_least(engine.version, release(oldest)):
@@ -225,6 +231,7 @@ class EngineReconciler:
             engine.listing.pop(served, None)
         log.info("unloaded", extra=self._about(state, engine, served))
         self._world.ask_served(state, served, SOON)
+        self._world.ask_waiting(state)
 
     def _failed(self, state: FleetState, engine: Engine, error: EngineError) -> None:
         usable = engine.usable

@@ -1,23 +1,25 @@
-"""One fleet: its engines' summary and diagnoses, what adapters are checked against, ids, and removals left behind.
+"""One fleet: its engines' summary and diagnoses, what adapters are checked against, ids, removals and repairs.
 
 The watch of a fleet's pods lives as long as the fleet; everything else is a summary of memory, written when it changed.
 """
 
 import logging
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 
-from lorafleet.api.conditions import ConditionType, Verdict, merge
-from lorafleet.api.fleet import EngineStatus, PendingRemoval, SpecialistFleetStatus
+from lorafleet.api.conditions import merge
+from lorafleet.api.fleet import FleetStorage, PendingRemoval, SpecialistFleetStatus
 from lorafleet.api.model import seconds, timestamp
 from lorafleet.api.names import served_name
-from lorafleet.api.reasons import Reason
+from lorafleet.controller import fleetstatus
 from lorafleet.controller.fleetview import fleet_view, rank_limit
-from lorafleet.controller.metrics import ADAPTERS, ENGINES
+from lorafleet.controller.metrics import ADAPTERS, DAMAGED, ENGINES, STORAGE, WAITING
 from lorafleet.controller.objects import Fleet
 from lorafleet.controller.pods import PodWatches
 from lorafleet.controller.queue import Key
-from lorafleet.controller.state import Engine, FleetState, SyncItem
+from lorafleet.controller.scrubs import Scrubs
+from lorafleet.controller.state import FleetState, Result, Scrubbed, SyncItem, Task
 from lorafleet.controller.status import Writer
 from lorafleet.controller.world import World
 from lorafleet.rollout.observed import Failed, FleetView, Published
@@ -32,11 +34,30 @@ PATIENCE = 5.0
 """Seconds between looks while a fleet waits for something that sends no event."""
 
 
+GAUGES = (ENGINES, ADAPTERS, DAMAGED, WAITING, STORAGE)
+
+
+@dataclass
+class _Taken:
+    """What Jobs did that no status of an adapter takes: for the fleet itself, or for nobody any more.
+
+    ``strays`` were published for nobody, ``highest`` is the highest id, ``items`` are what all of this is about.
+    """
+
+    highest: int
+    removed: set[str] = field(default_factory=set)
+    strays: set[str] = field(default_factory=set)
+    repaired: set[str] = field(default_factory=set)
+    scrubbed: Scrubbed | None = None
+    items: set[SyncItem] = field(default_factory=set)
+
+
 class FleetReconciler:
     """Reconciles one fleet a call."""
 
-    def __init__(self, world: World, writer: Writer, pods: PodWatches) -> None:
+    def __init__(self, world: World, writer: Writer, pods: PodWatches, scrubs: Scrubs) -> None:
         self._world = world
+        self._scrubs = scrubs
         self._writer = writer
         self._pods = pods
         self._tries: dict[str, tuple[int, float]] = {}
@@ -50,7 +71,8 @@ class FleetReconciler:
         if state is None or fleet is None:
             self._pods.stop(ref)
             self._views.pop(ref, None)
-            for gauge in (ENGINES, ADAPTERS):
+            self._scrubs.forget(ref)
+            for gauge in GAUGES:
                 gauge.remove_by_labels({"namespace": ref[0], "fleet": ref[1]})
             return None
         if fleet.deleting_since is not None:
@@ -61,18 +83,25 @@ class FleetReconciler:
             self._pods.watch(state, fleet.spec.engines.selector.query, str(fleet.spec.engines.port))
         if fleet.spec is not None and not state.settled:
             return UNSETTLED if state.discovered else None
+        await self._scrubs.keep(state)
         async with state.writing:
             fleet = state.fleet or fleet
+            volume, before = state.sync.volume, fleet.status.storage
             status, taken = self._summary(state, fleet, datetime.now(UTC))
             if not await self._writer.fleet(fleet, status):
                 return None
+        if state.sync.volume is volume:
+            state.sync.volume = None
         self._acknowledge(state, fleet, taken)
-        removals = self._removals(state, fleet)
+        waits = self._requests(state, fleet)
+        for served in _damaged(before) ^ _damaged(fleet.status.storage):
+            self._world.ask_served(state, served, 0.0)
+            self._world.ask_engines(state, frozenset({served}))
         view = fleet_view(state)
         if view != self._views.get(ref, ...):
             self._views[ref] = view
             self._world.ask_adapters(state)
-        return PATIENCE if removals else None
+        return PATIENCE if waits else None
 
     async def _delete(self, state: FleetState, fleet: Fleet) -> float | None:
         """Waits until the fleet's deleted adapters are gone and no usable engine lists what is ours."""
@@ -98,46 +127,71 @@ class FleetReconciler:
         self._pods.stop(state.ref)
         return None
 
-    def _removals(self, state: FleetState, fleet: Fleet) -> bool:
-        """Asks for the removal of versions that outlived their adapter, when no engine may read them."""
+    def _requests(self, state: FleetState, fleet: Fleet) -> bool:
+        """Asks for what the fleet itself wants of sync Jobs; whether something is left to wait for.
+
+        Versions that outlived their adapter are removed when no engine may read them; damaged ones are fetched again.
+        """
         now = monotonic()
-        due = tuple(
+        storage = fleet.status.storage
+        damaged = [one.served_name for one in storage.damaged] if storage else []
+        state.broken = {served: failure for served, failure in state.broken.items() if served in damaged}
+        wanted = [
             SyncItem("", fleet.uid, served=removal.served_name)
             for removal in fleet.status.pending_removals
-            if not state.loads(removal.served_name).readers
-            and not _may_come_back(state, removal.served_name)
-            and self._tries.get(removal.served_name, (0, 0.0))[1] <= now
-        )
+            if not state.loads(removal.served_name).readers and not _may_come_back(state, removal.served_name)
+        ]
+        wanted += [item for served in damaged if (item := _repair(state, fleet, served)) is not None]
+        due = tuple(item for item in wanted if self._tries.get(item.served, (0, 0.0))[1] <= now)
         if due:
             state.sync.requests[""] = due
             self._world.ask_sync(state)
         else:
             state.sync.requests.pop("", None)
-        return bool(fleet.status.pending_removals)
+        return bool(fleet.status.pending_removals or damaged)
 
-    def _take_results(self, state: FleetState, fleet: Fleet) -> tuple[set[str], set[str], int, set[SyncItem]]:
-        """Removed names of the fleet's own requests, names published for nobody, the highest id, and what was taken."""
-        taken: set[SyncItem] = set()
-        removed: set[str] = set()
-        strays: set[str] = set()
-        highest = fleet.status.highest_id
+    def _take_results(self, state: FleetState, fleet: Fleet) -> _Taken:
+        """What Jobs did for the fleet itself, or for nobody any more."""
+        taken = _Taken(highest=fleet.status.highest_id)
         for job in state.sync.jobs.values():
             for item, result in (job.results or {}).items():
-                if isinstance(result, Published):
-                    highest = max(highest, result.id)
+                mine = item.uid == fleet.uid
+                if isinstance(result, Published) and not mine:
+                    taken.highest = max(taken.highest, result.id)
                     if item in job.open and self._stray(state, item):
-                        strays.add(served_name(item.adapter, item.version, result.digest))
-                if item not in job.open:
+                        taken.strays.add(served_name(item.adapter, item.version, result.digest))
+                if item not in job.open or not (mine or self._stray(state, item)):
                     continue
-                if item.uid == fleet.uid or self._stray(state, item):
-                    taken.add(item)
-                if item.uid == fleet.uid and isinstance(result, Failed):
-                    tries = self._tries.get(item.served, (0, 0.0))[0] + 1
-                    self._tries[item.served] = tries, monotonic() + retry_delay(tries)
-                elif item.uid == fleet.uid:
-                    self._tries.pop(item.served, None)
-                    removed.add(item.served)
-        return removed, strays, highest, taken
+                taken.items.add(item)
+                if mine:
+                    self._take(state, item, result, taken)
+        return taken
+
+    def _take(self, state: FleetState, item: SyncItem, result: Result, taken: _Taken) -> None:
+        """One result of what the fleet itself asked for."""
+        if isinstance(result, Scrubbed):
+            taken.scrubbed = result
+        elif item.task is Task.SCRUB:
+            pass
+        elif isinstance(result, Failed):
+            tries = self._tries.get(item.served, (0, 0.0))[0] + 1
+            self._tries[item.served] = tries, monotonic() + retry_delay(tries)
+            if item.task is Task.REPAIR:
+                state.broken[item.served] = result
+                self._world.ask_served(state, item.served, 0.0)
+        else:
+            self._tries.pop(item.served, None)
+            (taken.repaired if item.task is Task.REPAIR else taken.removed).add(item.served)
+
+    def _unknown(self, state: FleetState) -> set[str]:
+        """Folders that the last Job found on the volume, that no status names and no adapter may come back with."""
+        volume = state.sync.volume
+        known = self._world.known_names() if volume and volume.strays else None
+        if volume is None or known is None:
+            return set()
+        names = {served for served in volume.strays or () if served not in known and ours(served, f"/{served}")}
+        others = [one for one in self._world.fleets.values() if one.ref[0] == state.ref[0]]
+        return {served for served in names if not any(_may_come_back(one, served) for one in others)}
 
     def _acknowledge(self, state: FleetState, fleet: Fleet, taken: set[SyncItem]) -> None:
         """Results that are in a written status need not be kept."""
@@ -160,7 +214,8 @@ class FleetReconciler:
         return bool(item.version) and not known
 
     def _summary(self, state: FleetState, fleet: Fleet, now: datetime) -> tuple[SpecialistFleetStatus, set[SyncItem]]:
-        removed, strays, highest, taken = self._take_results(state, fleet)
+        taken = self._take_results(state, fleet)
+        strays = taken.strays | self._unknown(state)
         alive = {
             version.served_name
             for adapter in state.adapters.values()
@@ -168,8 +223,8 @@ class FleetReconciler:
             if version.served_name and adapter.deleting_since is None
         }
         left = fleet.status.pending_removals
-        kept = [removal for removal in left if removal.served_name not in removed | alive]
-        strays -= {removal.served_name for removal in kept} | removed | alive
+        kept = [removal for removal in left if removal.served_name not in taken.removed | alive]
+        strays -= {removal.served_name for removal in kept} | taken.removed | alive
         kept += [PendingRemoval(served_name=served, since=timestamp(now)) for served in sorted(strays)]
         pending = tuple(kept)
         engines = sorted(state.engines.values(), key=lambda engine: engine.name)
@@ -179,22 +234,59 @@ class FleetReconciler:
         serving = sum(bool(adapter.status.traffic) for adapter in state.adapters.values())
         ADAPTERS.labels(*state.ref, "serving").set(serving)
         ADAPTERS.labels(*state.ref, "not serving").set(len(state.adapters) - serving)
+        now_text = timestamp(now)
+        storage = fleetstatus.storage(
+            fleet.status.storage, state.sync.volume, taken.scrubbed, taken.repaired, alive, now_text
+        )
+        self._measure(state, storage)
         ids = [version.id or 0 for adapter in state.adapters.values() for version in adapter.status.versions]
         status = SpecialistFleetStatus(
             observed_generation=fleet.generation,
             ready_engines=usable,
             total_engines=len(engines),
             adapters=len(state.adapters),
-            engine_model=fleet.status.engine_model or _model(engines),
+            engine_model=fleet.status.engine_model or fleetstatus.model_of(engines),
             max_lora_rank=rank_limit(state) if fleet.spec else None,
-            highest_id=max([highest, *ids]),
-            engines=tuple(_engine_status(state, engine) for engine in engines),
+            highest_id=max([taken.highest, *ids]),
+            memory=fleetstatus.memory(state) if fleet.spec else fleet.status.memory,
+            storage=storage,
+            engines=tuple(fleetstatus.engine_status(state, engine) for engine in engines),
             pending_removals=pending,
             conditions=merge(
-                fleet.status.conditions, _verdicts(state, fleet, engines), fleet.generation, timestamp(now)
+                fleet.status.conditions,
+                fleetstatus.verdicts(state, fleet, engines, storage, self._scrubs.trouble(state.ref)),
+                fleet.generation,
+                now_text,
             ),
         )
-        return status, taken
+        return status, taken.items
+
+    @staticmethod
+    def _measure(state: FleetState, storage: FleetStorage | None) -> None:
+        DAMAGED.labels(*state.ref).set(len(_damaged(storage)))
+        WAITING.labels(*state.ref).set(len(state.waiting))
+        if storage is not None and storage.used_bytes is not None:
+            STORAGE.labels(*state.ref, "used").set(storage.used_bytes)
+        if storage is not None and storage.free_bytes is not None:
+            STORAGE.labels(*state.ref, "free").set(storage.free_bytes)
+
+
+def _damaged(storage: FleetStorage | None) -> frozenset[str]:
+    return frozenset(one.served_name for one in storage.damaged) if storage else frozenset()
+
+
+def _repair(state: FleetState, fleet: Fleet, served: str) -> SyncItem | None:
+    """What to ask for to have a damaged version's files again; None when its entry is gone, or nothing may be done."""
+    adapter = state.adapters.get(served.partition("/")[0])
+    if adapter is None or adapter.spec is None or adapter.spec.suspend or adapter.deleting_since is not None:
+        return None
+    hashes = {entry.name: entry_hash(entry) for entry in adapter.spec.versions}
+    for version in adapter.status.versions:
+        if version.served_name == served and version.entry_hash and hashes.get(version.name) == version.entry_hash:
+            return SyncItem(
+                adapter.name, fleet.uid, version=version.name, served=served, entry=version.entry_hash, repair=True
+            )
+    return None
 
 
 def _may_come_back(state: FleetState, served: str) -> bool:
@@ -209,78 +301,3 @@ def _may_come_back(state: FleetState, served: str) -> bool:
         return True
     version = folder.rpartition("-")[0]
     return any(entry.name == version for entry in entries) and (version not in known or known[version].digest is None)
-
-
-def _model(engines: list[Engine]) -> str | None:
-    """The ``--model`` of the first usable engine: what published configs are rewritten to, once and for all."""
-    for engine in engines:
-        if engine.usable and engine.bases:
-            return engine.bases[0][1]
-    return None
-
-
-def _engine_status(state: FleetState, engine: Engine) -> EngineStatus:
-    listing = engine.listing or {}
-    first = next(iter(sorted(engine.diagnoses, key=lambda diagnosis: not diagnosis.blocking)), None)
-    return EngineStatus(
-        name=engine.name,
-        ready=engine.usable,
-        loaded=sum(served in state.load for served in listing),
-        wanted=len(state.load),
-        version=engine.version,
-        model=engine.bases[0][1] if engine.bases else engine.facts.model,
-        reason=first.reason.value if first else None,
-        message=first.message if first else None,
-    )
-
-
-def _verdicts(state: FleetState, fleet: Fleet, engines: list[Engine]) -> list[Verdict]:
-    usable = [engine for engine in engines if engine.usable]
-    ill = [(engine, diagnosis) for engine in engines for diagnosis in engine.diagnoses if diagnosis.blocking]
-    warnings = [diagnosis for engine in usable for diagnosis in engine.diagnoses]
-    count = f"{len(usable)} of {len(engines)} engines are usable"
-    ready, stalled = False, False
-    if fleet.spec is None:
-        stalled, reason, text = True, Reason.INVALID_SPEC, f"{fleet.spec_error}; correct the spec"
-    elif fleet.spec.suspend:
-        reason, text = Reason.SUSPENDED, "the fleet is suspended; set spec.suspend to false to resume"
-    elif not engines:
-        reason, text = Reason.NO_ENGINES, state.trouble()
-    elif ill:
-        reasons = {diagnosis.reason for _, diagnosis in ill}
-        passing = {Reason.UNREACHABLE, Reason.HUNG}
-        reason = reasons.pop() if len(reasons) == 1 else Reason.ENGINES_UNHEALTHY
-        text = "; ".join([count, *dict.fromkeys(diagnosis.message for _, diagnosis in ill[:5])])
-        stalled = not all(diagnosis.reason in passing for _, diagnosis in ill)
-    elif len(usable) < len(engines):
-        reason, text = Reason.WAITING_FOR_ENGINES, f"{count}; {state.trouble() or 'the others are not ready'}"
-        ready = bool(usable)
-    else:
-        ready = True
-        reason = warnings[0].reason if warnings else Reason.ENGINES_HEALTHY
-        text = "; ".join([count, *dict.fromkeys(diagnosis.message for diagnosis in warnings[:5])])
-    moving = not ready and not stalled
-    ignored = fleet.spec.not_acted_on() if fleet.spec else ()
-    said = f"this release accepts {', '.join(ignored)} and does not act on it yet: room on engines is not checked"
-    return [
-        *(
-            [Verdict(type=ConditionType.FIELDS_IGNORED, status=True, reason=Reason.FIELD_NOT_ACTED_ON, message=said)]
-            if ignored
-            else []
-        ),
-        Verdict(type=ConditionType.READY, status=ready, reason=reason, message=text),
-        _flag(ConditionType.RECONCILING, moving, reason, text),
-        _flag(ConditionType.STALLED, stalled, reason, text),
-        Verdict(
-            type=ConditionType.AVAILABLE,
-            status=bool(usable),
-            reason=Reason.ENGINES_HEALTHY if usable else Reason.NO_ENGINES,
-            message=count,
-        ),
-    ]
-
-
-def _flag(kind: ConditionType, holds: bool, reason: Reason, message: str) -> Verdict:
-    return Verdict(
-        type=kind, status=holds, reason=reason if holds else Reason.SETTLED, message=message if holds else ""
-    )

@@ -5,8 +5,11 @@ import json
 import re
 
 from lorafleet.api.model import seconds
+from lorafleet.controller.objects import Adapter
 from lorafleet.controller.state import FleetState
+from lorafleet.engines.facts import EngineFacts
 from lorafleet.rollout.observed import FleetView
+from lorafleet.rollout.room import Room
 
 
 def rank_limit(state: FleetState) -> int | None:
@@ -24,6 +27,52 @@ def oldest_version(state: FleetState) -> str | None:
     return min(known, key=_age) if known else None
 
 
+def _told(state: FleetState) -> list[EngineFacts]:
+    """The engines whose command line was understood: of the others nothing is known, not even vLLM's defaults."""
+    return [engine.facts for engine in state.engines.values() if engine.facts.enable_lora]
+
+
+def cpu_places(state: FleetState) -> int | None:
+    """How many adapters every engine can keep: the smallest ``--max-cpu-loras``, or the spec's; None: not known."""
+    assert state.fleet and state.fleet.spec
+    known = [facts.max_cpu_loras for facts in _told(state)]
+    return state.fleet.spec.capacity.max_cpu_loras or min(known, default=None)
+
+
+def gpu_slots(state: FleetState) -> int | None:
+    """How many adapters one batch may have: the smallest ``--max-loras``, or the spec's; None: not known."""
+    assert state.fleet and state.fleet.spec
+    known = [facts.max_loras for facts in _told(state)]
+    return state.fleet.spec.capacity.max_loras or min(known, default=None)
+
+
+def parallel_size(state: FleetState) -> int | None:
+    """The ``--tensor-parallel-size`` that versions are checked for: the largest, or the spec's; None: not known."""
+    assert state.fleet and state.fleet.spec
+    known = [facts.tensor_parallel_size for facts in _told(state)]
+    return state.fleet.spec.capacity.tensor_parallel_size or max(known, default=None)
+
+
+def room(state: FleetState, adapter: Adapter) -> Room | None:
+    """The places on the engines, as an adapter sees them; None when it needs none or no limit is known."""
+    if state.fleet is None or state.fleet.spec is None or adapter.spec is None:
+        return None
+    names = {adapter.spec.active, adapter.status.stable_version}
+    mine = [version.served_name for version in adapter.status.versions if version.name in names]
+    limit = cpu_places(state)
+    if limit is None or (len(mine) == len(names - {None}) and all(name in state.load for name in mine)):
+        return None
+    held = state.load.keys() | state.keep | state.places
+    for engine in state.engines.values():
+        # What it was told to forget, or has from elsewhere, takes a place as well.
+        held |= (engine.listing or {}).keys() if engine.usable else set()
+    age = (adapter.created, adapter.name)
+    others = [state.adapters[name] for name in set(state.waiting.values()) - {adapter.name} if name in state.adapters]
+    active = [one for one in others if one.deleting_since is None and one.spec and not one.spec.suspend]
+    ahead = sum((one.created, one.name) < age for one in active)
+    return Room(limit, frozenset(held), waiting=len(active) + 1, ahead=ahead)
+
+
 def _age(version: str) -> tuple[tuple[int, ...], bool]:
     """Sorts versions, a release candidate before its release."""
     public = version.split("+")[0]
@@ -33,8 +82,11 @@ def _age(version: str) -> tuple[tuple[int, ...], bool]:
 def expectations(state: FleetState) -> str:
     """Twelve hex digits of everything that an adapter's files are checked against."""
     assert state.fleet and state.fleet.spec
-    facts = [state.fleet.spec.base_model.names, state.fleet.status.engine_model, rank_limit(state)]
-    text = json.dumps([*facts, oldest_version(state)])
+    spec = state.fleet.spec
+    base = spec.base_model
+    facts = [base.names, state.fleet.status.engine_model, rank_limit(state), oldest_version(state)]
+    more = [base.config, base.volume and base.volume.to_json(), spec.artifacts.to_json(), spec.verification.to_json()]
+    text = json.dumps([*facts, *more, parallel_size(state)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

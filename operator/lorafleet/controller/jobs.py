@@ -1,176 +1,194 @@
-"""The manifest of a sync Job, and what its pod says in the end. Pure: dicts in, dicts and results out.
+"""What a sync Job is asked to do: the plan of its items, and what it must have mounted for them. Pure.
 
-A Job gets no Kubernetes permission, mounts the fleet's claim and the claims it reads from, runs as nobody special with
-a read-only root file system, and is never retried by Kubernetes: the operator decides what is tried again.
+A source's Secret is named, never read: the Job mounts it, and no value of it passes through the operator.
 """
 
+import hashlib
 import json
-import re
-import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lorafleet.api import names
-from lorafleet.api.adapter import AdapterVersion
-from lorafleet.api.reasons import Reason, reason_of
-from lorafleet.controller.fleetview import oldest_version, rank_limit
-from lorafleet.controller.objects import Fleet
+from lorafleet.api.adapter import AdapterVersion, VersionStatus
+from lorafleet.api.fleet import ClaimFolder, ConfigMapKeyRef, PicklePolicy, SpecialistFleetSpec
+from lorafleet.api.model import quantity
+from lorafleet.artifacts.files import Limits
+from lorafleet.controller.fleetview import oldest_version, parallel_size, rank_limit
 from lorafleet.controller.settings import Settings
-from lorafleet.controller.state import FleetState, SyncItem
-from lorafleet.rollout.observed import Failed, Published
+from lorafleet.controller.state import FleetState, SyncItem, Task
 from lorafleet.rollout.versions import entry_hash
-from lorafleet.store.plan import PLAN_ENV, PublishItem, RemoveItem, SyncPlan, SyncReport, VolumeLocation
+from lorafleet.store.plan import PublishItem, RemoveItem, ScrubItem, SyncPlan
 
 COMPONENT = "sync"
 ITEMS_ANNOTATION = f"{names.GROUP}/items"
 SELECTOR = f"{names.MANAGED_BY_LABEL}=lorafleet,{names.COMPONENT_LABEL}={COMPONENT}"
 VOLUME = "/volume"
 SOURCES = "/sources"
-USER = 65532
-KEPT_SECONDS = 600
+SECRETS = "/secrets"
+TRUST = "/trust"
+BASE_CONFIG = "config.json"
+MAX_PLAN_BYTES = 96 * 1024
+"""Linux takes 128 KiB in one variable of the environment (MAX_ARG_STRLEN)."""
+MAX_CONFIG_BYTES = 48 * 1024
+SCRUB_DEADLINES = 6
+"""A scrub reads the whole volume: it may take so many times what a sync Job may."""
 
 
-def _entry(state: FleetState, item: SyncItem) -> AdapterVersion | None:
+@dataclass(frozen=True)
+class Mounts:
+    """What a Job needs beside the fleet's volume: claims and Secrets by name, and the ConfigMap of the trust."""
+
+    claims: frozenset[str] = frozenset()
+    secrets: frozenset[str] = frozenset()
+    trust: ConfigMapKeyRef | None = None
+
+
+def _found(state: FleetState, item: SyncItem) -> tuple[AdapterVersion, VersionStatus | None] | None:
+    """The entry that an item is about and what is known of its version; None when the entry is gone."""
     adapter = state.adapters.get(item.adapter)
-    if adapter is None or adapter.uid != item.uid or adapter.spec is None:
+    if adapter is None or adapter.spec is None or (item.task is Task.PUBLISH and adapter.uid != item.uid):
         return None
-    found = next((entry for entry in adapter.spec.versions if entry.name == item.version), None)
-    return found if found is not None and entry_hash(found) == item.entry else None
+    entry = next((entry for entry in adapter.spec.versions if entry.name == item.version), None)
+    if entry is None or entry_hash(entry) != item.entry:
+        return None
+    version = next((version for version in adapter.status.versions if version.name == item.version), None)
+    same = version is not None and version.entry_hash == item.entry
+    return entry, version if same else None
+
+
+def claims_of(state: FleetState, item: SyncItem) -> frozenset[str]:
+    """The claims that an item needs beside the fleet's: one that does not exist holds its whole Job up."""
+    assert state.fleet and state.fleet.spec
+    claims: set[str | None] = set()
+    if item.task in (Task.PUBLISH, Task.REPAIR):
+        found = _found(state, item)
+        source = found[0].source.volume if found else None
+        claims |= {source.claim_name} if source else set()
+        base = state.fleet.spec.base_model.volume
+        claims |= {base.claim_name} if base else set()
+    return frozenset(claim for claim in claims if claim and claim != state.fleet.spec.storage.claim_name)
 
 
 def plan_for(
-    state: FleetState, items: Sequence[SyncItem], settings: Settings
-) -> tuple[SyncPlan, tuple[SyncItem, ...], set[str]]:
-    """The plan for a Job, the items that are in it in its order, and the claims it reads from."""
+    state: FleetState, items: Iterable[SyncItem], settings: Settings, known: Iterable[str] | None = None
+) -> tuple[SyncPlan, tuple[SyncItem, ...], Mounts]:
+    """The plan for a Job, the items that are in it in its order, and what the Job must have mounted.
+
+    ``known``: all served names that a status names, if folders that are none of them are to be reported.
+    """
+    assert state.fleet and state.fleet.spec
+    own = state.fleet.spec.storage.claim_name
+    work: list[PublishItem | RemoveItem | ScrubItem] = []
+    taken: list[SyncItem] = []
+    secrets: set[str] = set()
+    for item in items:
+        if item.task is Task.REMOVE:
+            work.append(RemoveItem(served_name=item.served))
+        elif item.task is Task.SCRUB:
+            work.append(ScrubItem())
+        else:
+            found = _found(state, item)
+            if found is None:
+                continue
+            work.append(_publish(item, *found, own))
+            secrets |= {found[0].source.secret_name} - {None}  # type: ignore[arg-type]
+        taken.append(item)
+    claims = frozenset().union(*(claims_of(state, item) for item in taken))
+    signature = state.fleet.spec.verification.signature
+    publishes = any(isinstance(item, PublishItem) for item in work)
+    trust = signature.config_map_ref if signature and publishes else None
+    plan = _plan(state, settings, tuple(work), publishes, trust)
+    return _with_known(plan, known), tuple(taken), Mounts(claims, frozenset(secrets), trust)
+
+
+def _publish(item: SyncItem, entry: AdapterVersion, version: VersionStatus | None, own: str) -> PublishItem:
+    source = entry.source
+    claim = source.volume and _folder(source.volume.claim_name, own)
+    return PublishItem(
+        adapter=item.adapter,
+        version=item.version,
+        entry=item.entry,
+        source=source,
+        claim=claim,
+        secret=f"{SECRETS}/{source.secret_name}" if source.secret_name else None,
+        digest=entry.digest or (version.digest if version and item.task is Task.REPAIR else None),
+        pin=version.pin if version else None,
+        repair=item.served if item.task is Task.REPAIR else None,
+    )
+
+
+def _folder(claim: str | None, own: str) -> str:
+    """Where a Job sees a claim."""
+    return VOLUME if claim in (None, own) else f"{SOURCES}/{claim}"
+
+
+def _plan(
+    state: FleetState,
+    settings: Settings,
+    work: tuple[PublishItem | RemoveItem | ScrubItem, ...],
+    publishes: bool,
+    trust: ConfigMapKeyRef | None,
+) -> SyncPlan:
     fleet = state.fleet
     assert fleet and fleet.spec
-    claims: set[str] = set()
-    work: list[PublishItem | RemoveItem] = []
-    taken: list[SyncItem] = []
-    for item in items:
-        if item.served:
-            work.append(RemoveItem(served_name=item.served))
-            taken.append(item)
-            continue
-        entry = _entry(state, item)
-        if entry is None or entry.source.volume is None:
-            continue
-        source = entry.source.volume
-        claim = source.claim_name
-        if claim is not None and claim != fleet.spec.storage.claim_name:
-            claims.add(claim)
-            root = f"{SOURCES}/{claim}"
-        else:
-            root = VOLUME
-        place = VolumeLocation(root=root, path=source.path)
-        work.append(PublishItem(adapter=item.adapter, version=item.version, volume=place, digest=entry.digest))
-        taken.append(item)
-    plan = SyncPlan(
+    spec = fleet.spec
+    scrubs = any(isinstance(item, ScrubItem) for item in work)
+    return SyncPlan(
         root=VOLUME,
-        model=fleet.status.engine_model or fleet.spec.base_model.name,
-        base_models=fleet.spec.base_model.names,
+        model=fleet.status.engine_model or spec.base_model.name,
+        base_models=spec.base_model.names,
+        base_config=spec.base_model.config if publishes and not config_too_large(spec) else None,
+        base_config_file=_base_file(spec.base_model.volume, spec) if publishes else None,
         max_lora_rank=rank_limit(state),
         engine_version=oldest_version(state),
+        tensor_parallel_size=parallel_size(state) or 1,
         min_id=fleet.status.highest_id + 1,
-        deadline_seconds=settings.sync_deadline,
-        items=tuple(work),
+        max_bytes=min(quantity(spec.artifacts.max_size), 2**62) or Limits().max_bytes,
+        quota_bytes=spec.storage.quota_bytes,
+        pickle=spec.artifacts.pickle is PicklePolicy.CONVERT,
+        policy=spec.verification.policy,
+        signature=spec.verification.signature,
+        trust_file=f"{TRUST}/{trust.key}" if trust else None,
+        deadline_seconds=settings.sync_deadline * (SCRUB_DEADLINES if scrubs else 1),
+        items=work,
     )
-    return plan, tuple(taken), claims
 
 
-def job_name(fleet: str) -> str:
-    """A new name for a sync Job of a fleet, within the 63 characters of a label."""
-    return f"lorafleet-sync-{fleet[:36]}-{uuid.uuid4().hex[:10]}"
+def _base_file(folder: ClaimFolder | None, spec: SpecialistFleetSpec) -> str | None:
+    if folder is None:
+        return None
+    parts = (_folder(folder.claim_name, spec.storage.claim_name), folder.path.strip("/"), BASE_CONFIG)
+    return "/".join(part for part in parts if part)
 
 
-def manifest(
-    fleet: Fleet, name: str, plan: SyncPlan, items: Sequence[SyncItem], claims: set[str], settings: Settings
-) -> dict[str, Any]:
-    """The Job."""
-    assert fleet.spec
-    labels = {
-        names.MANAGED_BY_LABEL: "lorafleet",
-        names.COMPONENT_LABEL: COMPONENT,
-        names.FLEET_LABEL: fleet.name,
-    }
-    mounts: list[dict[str, Any]] = [{"name": "volume", "mountPath": VOLUME}, {"name": "tmp", "mountPath": "/tmp"}]
-    volumes: list[dict[str, Any]] = [
-        {"name": "volume", "persistentVolumeClaim": {"claimName": fleet.spec.storage.claim_name}},
-        {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
-    ]
-    for number, claim in enumerate(sorted(claims)):
-        mounts.append({"name": f"source-{number}", "mountPath": f"{SOURCES}/{claim}", "readOnly": True})
-        volumes.append({"name": f"source-{number}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
-    container = {
-        "name": COMPONENT,
-        "image": settings.sync_image,
-        "imagePullPolicy": settings.sync_pull_policy,
-        "args": ["sync"],
-        "env": [{"name": PLAN_ENV, "value": _escaped(plan.model_dump_json(by_alias=True, exclude_none=True))}],
-        "volumeMounts": mounts,
-        "terminationMessagePolicy": "File",
-        "resources": {
-            "requests": {"cpu": settings.sync_cpu, "memory": settings.sync_memory},
-            "limits": {"memory": settings.sync_memory},
-        },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-    }
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "name": name,
-            "namespace": fleet.namespace,
-            "labels": labels,
-            "annotations": {ITEMS_ANNOTATION: dump_items(items)},
-            "ownerReferences": [
-                {
-                    "apiVersion": names.API_VERSION,
-                    "kind": names.FLEET_KIND,
-                    "name": fleet.name,
-                    "uid": fleet.uid,
-                }
-            ],
-        },
-        "spec": {
-            "backoffLimit": 0,
-            "activeDeadlineSeconds": int(settings.sync_deadline) + 60,
-            "ttlSecondsAfterFinished": KEPT_SECONDS,
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": {
-                    "restartPolicy": "Never",
-                    "automountServiceAccountToken": False,
-                    "enableServiceLinks": False,
-                    "securityContext": {
-                        "runAsNonRoot": True,
-                        "runAsUser": USER,
-                        "runAsGroup": USER,
-                        "fsGroup": USER,
-                        "fsGroupChangePolicy": "OnRootMismatch",
-                        "seccompProfile": {"type": "RuntimeDefault"},
-                    },
-                    "containers": [container],
-                    "volumes": volumes,
-                },
-            },
-        },
-    }
+def config_too_large(spec: SpecialistFleetSpec) -> bool:
+    """Whether the base model's config.json is too large to travel in the plan of a Job."""
+    return spec.base_model.config is not None and len(json.dumps(spec.base_model.config)) > MAX_CONFIG_BYTES
 
 
-def _escaped(value: str) -> str:
-    """For Kubernetes, which reads ``$$`` in the value of a variable as ``$``."""
-    return value.replace("$", "$$")
+def _with_known(plan: SyncPlan, known: Iterable[str] | None) -> SyncPlan:
+    """The plan with the names that a status names, if there is room for all of them."""
+    if known is None:
+        return plan
+    short = sorted(hashlib.sha256(name.encode()).hexdigest()[:12] for name in known)
+    larger = plan.model_copy(update={"known": tuple(short)})
+    return larger if len(dump_plan(larger)) <= MAX_PLAN_BYTES else plan
+
+
+def dump_plan(plan: SyncPlan) -> str:
+    """The plan as it travels in a Job's environment."""
+    return plan.model_dump_json(by_alias=True, exclude_none=True)
 
 
 def dump_items(items: Sequence[SyncItem]) -> str:
     """The items as text for an annotation, so that the next leader knows what a Job is about."""
     return json.dumps(
-        [[item.adapter, item.uid, item.version, item.served, item.entry, item.expectations] for item in items]
+        [
+            [item.adapter, item.uid, item.version, item.served, item.entry, item.expectations]
+            + ([True] if item.repair else [])
+            for item in items
+        ]
     )
 
 
@@ -178,71 +196,11 @@ def read_items(job: dict[str, Any]) -> tuple[SyncItem, ...]:
     """The items of a Job; none when it is not one of ours."""
     text = (job["metadata"].get("annotations") or {}).get(ITEMS_ANNOTATION, "[]")
     try:
-        return tuple(SyncItem(*map(str, item)) for item in json.loads(text))
+        return tuple(_item(item) for item in json.loads(text))
     except (ValueError, TypeError):
         return ()
 
 
-def pod_note(pod: dict[str, Any]) -> str:
-    """Why a pod does not run yet, in Kubernetes' own words; empty when nothing is wrong."""
-    status = pod.get("status") or {}
-    for condition in status.get("conditions") or ():
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return f"sync pod cannot be scheduled: {condition.get('message', condition.get('reason', ''))}"
-    for container in status.get("containerStatuses") or ():
-        waiting = (container.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-            return f"sync pod waits: {waiting['reason']}: {waiting.get('message', '')}".strip(": ")
-    return ""
-
-
-def pod_results(pod: dict[str, Any], items: Sequence[SyncItem]) -> dict[SyncItem, Published | Failed | None] | None:
-    """What a sync pod reports for each item; None while it runs.
-
-    An item without a report failed with the pod and is tried again.
-    """
-    if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
-        return None
-    containers = pod["status"].get("containerStatuses") or [{}]
-    ended = (containers[0].get("state") or {}).get("terminated") or {}
-    name = pod["metadata"]["name"]
-    try:
-        report = SyncReport.model_validate_json(ended.get("message") or "")
-    except ValueError:
-        found = f"exit code {ended.get('exitCode', 'unknown')}, {ended.get('reason') or 'no reason'}"
-        return lost(items, f"sync pod {name} ended without a report ({found}); its log says more")
-    if report.error:
-        return lost(items, f"sync pod {name}: {report.error}")
-    results: dict[SyncItem, Published | Failed | None] = {}
-    for number, item in enumerate(items):
-        result = next((result for result in report.results if result.i == number), None)
-        if result is None:
-            results |= lost((item,), f"sync pod {name} did not report on this item")
-        elif result.reason is not None:
-            reason = reason_of(result.reason, Reason.SYNC_FAILED)
-            results[item] = Failed(reason, result.message or reason.value, bool(result.retry))
-        elif item.served:
-            results[item] = None
-        else:
-            results[item] = Published(
-                id=result.id or 0,
-                digest=result.digest or "",
-                rank=result.rank or 0,
-                target_modules=tuple(result.target_modules or ()),
-                size_bytes=result.size_bytes or 0,
-                min_engine=result.min_engine,
-            )
-    return results
-
-
-def lost(items: Sequence[SyncItem], message: str) -> dict[SyncItem, Published | Failed | None]:
-    """The result of items whose Job ended without one: tried again."""
-    return {item: Failed(Reason.SYNC_FAILED, message, True) for item in items}
-
-
-def job_failure(job: dict[str, Any]) -> str:
-    """Why Kubernetes gave a Job up; empty when it did not."""
-    for condition in (job.get("status") or {}).get("conditions") or ():
-        if condition.get("type") == "Failed" and condition.get("status") == "True":
-            return re.sub(r"\s+", " ", f"{condition.get('reason', '')}: {condition.get('message', '')}")
-    return ""
+def _item(found: list[Any]) -> SyncItem:
+    adapter, uid, version, served, entry, expectations = map(str, found[:6])
+    return SyncItem(adapter, uid, version, served, entry, expectations, repair=any(found[6:]))

@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     sync_jobs_per_fleet: int = Field(2, ge=1, le=16, description="Sync Jobs of one fleet at once.")
     sync_deadline: float = Field(3600.0, gt=0, description="Seconds that one sync Job may take.")
     sync_cpu: str = Field("100m", description="CPU request of sync Jobs.")
-    sync_memory: str = Field("256Mi", description="Memory request and limit of sync Jobs.")
+    sync_memory: str = Field("512Mi", description="Memory request and limit of sync Jobs.")
     resync: float = Field(90.0, ge=5, description="Seconds after which an engine's listing is read again.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
 

@@ -7,6 +7,7 @@ few rules that keep it consistent; nothing here talks to anyone.
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from lorafleet.api.names import FLEET_KIND
 from lorafleet.api.reasons import Reason
@@ -15,6 +16,7 @@ from lorafleet.engines.diagnosis import Diagnosis
 from lorafleet.engines.facts import EngineFacts
 from lorafleet.rollout.observed import Failed, Loads, Published, Refusal
 from lorafleet.rollout.wanted import NOTHING, Wanted, ours, wanted
+from lorafleet.store.plan import VolumeReport
 
 
 @dataclass
@@ -77,9 +79,10 @@ class Engine:
 
 @dataclass(frozen=True)
 class SyncItem:
-    """One thing for a sync Job: publish a version of an adapter, or remove a served name.
+    """One thing for a sync Job, by ``task``: publish a version, remove or repair a served name, or scrub.
 
     ``entry`` is the hash of the version's entry, so that a result never counts for another entry of the same name.
+    ``uid`` is the adapter's, or the fleet's for what the fleet itself asked for.
     """
 
     adapter: str
@@ -88,16 +91,57 @@ class SyncItem:
     served: str = ""
     entry: str = ""
     expectations: str = field(default="", compare=False)
+    repair: bool = False
+
+    @property
+    def task(self) -> "Task":
+        """What is to be done."""
+        if self.repair:
+            return Task.REPAIR
+        if self.version:
+            return Task.PUBLISH
+        return Task.REMOVE if self.served else Task.SCRUB
+
+
+class Task(StrEnum):
+    """What a sync Job does for an item."""
+
+    PUBLISH = "publish"
+    REMOVE = "remove"
+    REPAIR = "repair"
+    SCRUB = "scrub"
+
+
+@dataclass(frozen=True)
+class Scrubbed:
+    """What a scrub found: how many versions it read, which of them are damaged, and when it ended if that is known."""
+
+    versions: int
+    damaged: tuple[str, ...] = ()
+    ended: str = ""
+
+
+Result = Published | Failed | Scrubbed | None
+"""What came of an item; None: a served name was removed."""
 
 
 @dataclass
 class SyncJob:
-    """A sync Job that exists in the cluster. ``results`` come once its pod has ended."""
+    """A sync Job that exists in the cluster. ``results`` come once its pod has ended.
+
+    ``ip`` is its pod's while it runs, ``progress`` the bytes fetched of those to fetch. ``scheduled``: not made by us
+    one by one, but by the fleet's CronJob, so it takes no place of a sync Job. ``stuck``: it waits for a claim that
+    does not exist.
+    """
 
     name: str
     items: tuple[SyncItem, ...]
     note: str = ""
-    results: dict[SyncItem, Published | Failed | None] | None = None
+    ip: str = ""
+    scheduled: bool = False
+    stuck: bool = False
+    progress: dict[SyncItem, tuple[int, int | None]] = field(default_factory=dict)
+    results: dict[SyncItem, Result] | None = None
     open: set[SyncItem] = field(default_factory=set)
 
 
@@ -112,6 +156,8 @@ class Sync:
     asked: dict[str, float] = field(default_factory=dict)
     """Since when the removal of a served name is asked for, on the monotonic clock."""
     terminating: bool = False
+    volume: VolumeReport | None = None
+    """What the last Job saw of the volume, until it is in the fleet's status."""
 
     def running(self) -> Iterator[SyncJob]:
         """The Jobs without a result yet."""
@@ -141,6 +187,12 @@ class FleetState:
     carrying: set[str] = field(default_factory=set)
     oldest: dict[str, str] = field(default_factory=dict)
     contributions: dict[str, Wanted] = field(default_factory=dict)
+    waiting: dict[str, str] = field(default_factory=dict)
+    """Served names that wait for a place on the engines, with their adapter."""
+    places: set[str] = field(default_factory=set)
+    """Served names that were given a place and are in no written status yet."""
+    broken: dict[str, Failed] = field(default_factory=dict)
+    """Damaged served names whose repair failed the last time."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held from computing a fleet's status to having written it: two reconciles write it."""
 
@@ -165,18 +217,27 @@ class FleetState:
         for served in before.names:
             self.load.pop(served, None)
             self.oldest.pop(served, None)
+        for served in before.waits:
+            self.waiting.pop(served, None)
+        self.waiting.update(dict.fromkeys(after.waits, name))
         self.keep -= before.keep
         self.carrying -= before.carrying
         self.load.update(after.load)
         self.oldest.update(after.oldest)
         self.keep |= after.keep
         self.carrying |= after.carrying
-        if after is NOTHING or not after.names:
+        if after is NOTHING or not (after.names or after.waits):
             self.contributions.pop(name, None)
         else:
             self.contributions[name] = after
         changed = {served for served in before.names | after.names if before.load.get(served) != after.load.get(served)}
         return frozenset(changed | (before.keep ^ after.keep))
+
+    @property
+    def damaged(self) -> frozenset[str]:
+        """Served names whose files on the volume are not what was published."""
+        storage = self.fleet.status.storage if self.fleet else None
+        return frozenset(one.served_name for one in storage.damaged) if storage else frozenset()
 
     @property
     def settled(self) -> bool:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 EVENTS_AT_ONCE = 4
 EVENTS_WAITING = 10_000
-_ALARMING = frozenset({ConditionType.STALLED.value, ConditionType.AVAILABLE.value})
+_ALARMING = frozenset({ConditionType.STALLED.value, ConditionType.AVAILABLE.value, ConditionType.CHECKED.value})
 
 
 class Writer:

@@ -1,24 +1,26 @@
 """The sync Jobs of a fleet: few at once, several versions each, taking turns between adapters.
 
 Results go to memory and stay with their Job until they are in a written status; only then is the Job deleted. A leader
-that takes over finds the Jobs and their pods in the cluster and goes on.
+that takes over finds the Jobs and their pods in the cluster and goes on. Versions that need different claims go into
+different Jobs, because a pod whose claim does not exist never runs.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 
 from lorafleet.api.names import FLEET_LABEL
 from lorafleet.api.reasons import Reason
-from lorafleet.controller import jobs
+from lorafleet.controller import jobs, manifests, reports
 from lorafleet.controller.kube import Kube, KubeError, Object, informer, path
 from lorafleet.controller.metrics import SYNC_JOBS
 from lorafleet.controller.queue import Key, Retry
+from lorafleet.controller.reports import Outcome
 from lorafleet.controller.settings import Settings
-from lorafleet.controller.state import FleetState, SyncItem, SyncJob
+from lorafleet.controller.state import FleetState, Result, SyncItem, SyncJob, Task
 from lorafleet.controller.world import World
-from lorafleet.rollout.observed import Failed, Published
+from lorafleet.rollout.observed import Failed
 from lorafleet.store.plan import MAX_ITEMS
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,8 @@ FRESH = 0.3
 JOB_LABEL = "batch.kubernetes.io/job-name"
 GRACE = 5.0
 """Seconds that a Job which Kubernetes gave up waits for its pod's own words."""
+CLAIM_GRACE = 30.0
+"""Seconds that a Job waits for a claim that does not exist."""
 
 
 class SyncReconciler:
@@ -57,13 +61,16 @@ class SyncReconciler:
             for job in state.sync.jobs.values():
                 job.open.clear()
         for job in [job for job in state.sync.jobs.values() if job.results is not None and not job.open]:
-            await self._delete(state, job)
+            await self._done(state, job)
         if state.fleet is None or state.fleet.spec is None or state.suspended:
             return None
-        free = self._settings.sync_jobs_per_fleet - sum(1 for _ in state.sync.running())
+        limit = self._settings.sync_jobs_per_fleet
+        running = [job for job in state.sync.running() if not job.scheduled]
+        # One that waits for a claim does nothing; but there are not to be any number of them.
+        free = limit - len(running) + min(sum(job.stuck for job in running), limit)
         waiting, again = self._ready_items(state, state.sync.waiting())
         while waiting and free > 0:
-            batch = _take_turns(waiting)[:MAX_ITEMS]
+            batch = _batch(waiting, {item: jobs.claims_of(state, item) for item in waiting})
             waiting = [item for item in waiting if item not in batch]
             free -= await self._create(state, batch)
         return again
@@ -74,21 +81,24 @@ class SyncReconciler:
         A removal needs a listing of each engine from after it was asked for: a client may have had a version loaded by
         vLLM's resolver meanwhile. A version is not published while a Job may be removing a former one of its name.
         """
-        asked = {item.served: state.sync.asked.get(item.served, monotonic()) for item in waiting if item.served}
+        removals = [item for item in waiting if item.task is Task.REMOVE]
+        asked = {item.served: state.sync.asked.get(item.served, monotonic()) for item in removals}
         state.sync.asked = asked
-        going = {item.served.rpartition("-")[0] for job in state.sync.running() for item in job.items if item.served}
+        items = [item for job in state.sync.running() for item in job.items]
+        going = {item.served.rpartition("-")[0] for item in items if item.task is Task.REMOVE}
         start = []
         again = None
         for item in waiting:
+            removal = item.task is Task.REMOVE
             stale = [
                 engine
                 for engine in state.engines.values()
-                if item.served and engine.usable and engine.listed_at <= asked[item.served]
+                if removal and engine.usable and engine.listed_at <= asked[item.served]
             ]
             for engine in stale:
                 engine.listed_at = 0.0
                 self._world.ask_engine(state, engine.name)
-            if stale or (item.served and state.loads(item.served).readers):
+            if stale or (removal and state.loads(item.served).readers):
                 again = FRESH
             elif f"{item.adapter}/{item.version}" not in going:
                 start.append(item)
@@ -96,11 +106,11 @@ class SyncReconciler:
 
     async def _create(self, state: FleetState, batch: list[SyncItem]) -> bool:
         assert state.fleet
-        plan, items, claims = jobs.plan_for(state, batch, self._settings)
+        plan, items, mounts = jobs.plan_for(state, batch, self._settings, self._world.known_names(state.ref[0]))
         if not items:
             return False
-        name = jobs.job_name(state.ref[1])
-        body = jobs.manifest(state.fleet, name, plan, items, claims, self._settings)
+        name = manifests.job_name(state.ref[1])
+        body = manifests.job(state.fleet, name, plan, items, mounts, self._settings)
         state.sync.jobs[name] = SyncJob(name, items, open=set(items))
         try:
             await self._kube.create(path("batch/v1", "jobs", state.ref[0]), body)
@@ -127,9 +137,12 @@ class SyncReconciler:
         self._ask(state, items)
         return True
 
-    async def _delete(self, state: FleetState, job: SyncJob) -> None:
+    async def _done(self, state: FleetState, job: SyncJob) -> None:
+        """A Job whose results are in a status goes; one of a CronJob stays for its time: a person may wait for it."""
         try:
-            await self._kube.delete(path("batch/v1", "jobs", state.ref[0], job.name), propagationPolicy="Background")
+            if not job.scheduled:
+                where = path("batch/v1", "jobs", state.ref[0], job.name)
+                await self._kube.delete(where, propagationPolicy="Background")
         except KubeError as error:
             raise Retry(f"sync job {job.name} not deleted: {error}") from error
         state.sync.jobs.pop(job.name, None)
@@ -139,7 +152,7 @@ class SyncReconciler:
         for item in items:
             if item.adapter in state.adapters:
                 self._world.ask_served(state, item.adapter, 0.0)
-        if any(item.adapter not in state.adapters or item.version for item in items):
+        if any(item.adapter not in state.adapters or item.task is not Task.REMOVE for item in items):
             self._world.ask_fleet(state)
 
     # What the watches of Jobs and pods report.
@@ -169,23 +182,25 @@ class SyncReconciler:
         known = state.sync.jobs.get(name)
         if kind == "DELETED":
             if known is not None and known.results is None:
-                self._finish(state, known, jobs.lost(known.items, f"sync job {name} was deleted"), "lost")
+                self._finish(state, known, reports.lost(known.items, f"sync job {name} was deleted"), "lost")
             elif known is not None:
                 state.sync.jobs.pop(name, None)
             return
         if known is None:
-            owners = {owner.get("uid") for owner in job["metadata"].get("ownerReferences") or ()}
-            if job["metadata"].get("deletionTimestamp") or state.fleet is None or state.fleet.uid not in owners:
-                return
             items = jobs.read_items(job)
-            known = state.sync.jobs[name] = SyncJob(name, items, open=set(items))
+            scheduled = _by_the_scrub(state, job, items)
+            owners = {owner.get("uid") for owner in job["metadata"].get("ownerReferences") or ()}
+            ours = state.fleet is not None and (state.fleet.uid in owners or scheduled)
+            if job["metadata"].get("deletionTimestamp") or not ours:
+                return
+            known = state.sync.jobs[name] = SyncJob(name, items, open=set(items), scheduled=scheduled)
             self._ask(state, items)
             early = self._early.pop((state.ref[0], name), None)
             if early is not None:
                 self._pod(state, "ADDED", early)
-        failure = jobs.job_failure(job)
+        failure = reports.job_failure(job)
         if failure and known.results is None:
-            lost = jobs.lost(known.items, f"sync job {name} failed: {failure}")
+            lost = reports.lost(known.items, f"sync job {name} failed: {failure}")
             asyncio.get_running_loop().call_later(GRACE, self._finish, state, known, lost, "failed")
 
     def _pod(self, state: FleetState, kind: str, pod: Object) -> None:
@@ -199,35 +214,81 @@ class SyncReconciler:
             return
         if known.results is not None:
             return
-        results = jobs.pod_results(pod, known.items)
-        if results is not None:
-            self._finish(state, known, results, "done")
-        elif kind == "DELETED":
-            self._finish(state, known, jobs.lost(known.items, "the sync pod was deleted"), "lost")
-        elif (note := jobs.pod_note(pod)) != known.note:
+        known.ip = reports.running_at(pod)
+        outcome = reports.pod_outcome(pod, known.items)
+        if outcome is not None:
+            self._take(state, outcome)
+            self._finish(state, known, outcome.results, "done")
+            return
+        if kind == "DELETED":
+            self._finish(state, known, reports.lost(known.items, "the sync pod was deleted"), "lost")
+            return
+        claim = reports.missing_claim(pod, self._claims(state, known))
+        if claim and not known.stuck:
+            asyncio.get_running_loop().call_later(CLAIM_GRACE, self._give_up, state, known, claim)
+            self._world.ask_sync(state)
+        known.stuck = claim is not None
+        if (note := reports.pod_note(pod)) != known.note:
             known.note = note
             self._ask(state, known.items)
+
+    def _claims(self, state: FleetState, job: SyncJob) -> frozenset[str]:
+        """The claims of others that a Job needs."""
+        if state.fleet is None or state.fleet.spec is None:
+            return frozenset()
+        return frozenset().union(*(jobs.claims_of(state, item) for item in job.items))
+
+    def _give_up(self, state: FleetState, job: SyncJob, claim: str) -> None:
+        """Ends a Job that has waited long enough for a claim: its versions are tried again, with backoff."""
+        if not job.stuck or job.results is not None:
+            return
+        text = f"claim {claim} does not exist in namespace {state.ref[0]}: create it, or correct whatever names it"
+        failure = Failed(Reason.SOURCE_NOT_FOUND, text, True)
+        self._finish(state, job, dict.fromkeys(job.items, failure), "lost")
+
+    def _take(self, state: FleetState, outcome: Outcome) -> None:
+        """Keeps what a Job saw of the volume for the fleet's status."""
+        if outcome.volume is not None:
+            state.sync.volume = outcome.volume
+            self._world.ask_fleet(state)
 
     def _finish(
         self,
         state: FleetState,
         job: SyncJob,
-        results: dict[SyncItem, Published | Failed | None],
+        results: Mapping[SyncItem, Result],
         result: str,
     ) -> None:
         if job.results is not None:
             return
-        job.results = results
+        job.results = dict(results)
+        job.ip, job.stuck = "", False
+        job.progress.clear()
         SYNC_JOBS.labels(*state.ref, result).inc()
         for item, outcome in results.items():
             about = {"namespace": state.ref[0], "fleet": state.ref[1], "job": job.name, "adapter": item.adapter}
-            about |= {"version": item.version, "servedName": item.served}
+            about |= {"version": item.version, "servedName": item.served, "task": item.task.value}
             if isinstance(outcome, Failed):
                 log.warning("sync failed", extra=about | {"reason": outcome.reason, "error": outcome.message})
             else:
                 log.info("synced", extra=about)
         self._ask(state, job.items)
         self._world.ask_sync(state)
+
+
+def _by_the_scrub(state: FleetState, job: Object, items: tuple[SyncItem, ...]) -> bool:
+    """Whether a Job is of the fleet's CronJob: made by its schedule, or by a person from it."""
+    if state.fleet is None or any(item.task is not Task.SCRUB or item.uid != state.fleet.uid for item in items):
+        return False
+    owners = job["metadata"].get("ownerReferences") or ()
+    name = manifests.scrub_name(state.fleet.name)
+    return any(owner.get("kind") == "CronJob" and owner.get("name") == name for owner in owners)
+
+
+def _batch(waiting: list[SyncItem], claims: Mapping[SyncItem, frozenset[str]]) -> list[SyncItem]:
+    """The items of the next Job: by turns, and only such as need the same claims as the first."""
+    turns = _take_turns(waiting)
+    return [item for item in turns if claims[item] == claims[turns[0]]][:MAX_ITEMS]
 
 
 def _take_turns(items: list[SyncItem]) -> list[SyncItem]:

@@ -9,10 +9,13 @@ from typing import Any, Protocol
 
 from lorafleet.api.adapter import LoRAAdapterStatus
 from lorafleet.api.fleet import SpecialistFleetStatus
+from lorafleet.api.names import served_name
+from lorafleet.controller.fleetview import cpu_places
 from lorafleet.controller.objects import Adapter, Fleet, Ref, parse_adapter, parse_fleet
 from lorafleet.controller.queue import Key
 from lorafleet.controller.state import Engine, FleetState
 from lorafleet.engines.facts import EngineFacts, engine_facts
+from lorafleet.rollout.observed import Published
 
 SOON = 0.5
 """Seconds within which changes of numbers, which nobody waits for, collapse into one status write."""
@@ -76,12 +79,42 @@ class World:
         engine = state.engines.get(pod) if state else None
         return (state, engine) if state and engine else None
 
+    def known_names(self, namespace: str | None = None) -> frozenset[str] | None:
+        """All served names that a status, or a Job's result, in a namespace or anywhere names.
+
+        None when a status may name some that we cannot read: then nobody can say what is unknown.
+        """
+        states = [state for state in self.fleets.values() if namespace in (None, state.ref[0])]
+        found: set[str] = set()
+        for state in states:
+            if any(adapter.spec is None for adapter in state.adapters.values()):
+                return None
+            for adapter in state.adapters.values():
+                found.update(version.served_name for version in adapter.status.versions if version.served_name)
+            if state.fleet is not None:
+                found.update(removal.served_name for removal in state.fleet.status.pending_removals)
+            for job in state.sync.jobs.values():
+                for item, result in (job.results or {}).items():
+                    if isinstance(result, Published):
+                        found.add(served_name(item.adapter, item.version, result.digest))
+        return frozenset(found)
+
     # Asking.
 
     def ask_adapters(self, state: FleetState, after: float = 0.0) -> None:
         """All adapters of a fleet look again."""
         for name in state.adapters:
             self._ask(self.adapter_key((state.ref[0], name)), after)
+
+    def ask_waiting(self, state: FleetState) -> None:
+        """The oldest adapters that wait for a place on the engines look again, as many as may get one."""
+        if not state.waiting or state.fleet is None or state.fleet.spec is None:
+            return
+        limit = cpu_places(state)
+        free = len(state.waiting) if limit is None else limit - len(state.load) - len(state.keep)
+        names = set(state.waiting.values()) & state.adapters.keys()
+        for name in sorted(names, key=lambda name: (state.adapters[name].created, name))[: max(free, 0)]:
+            self._ask(self.adapter_key((state.ref[0], name)), SOON)
 
     def ask_engines(self, state: FleetState, names: frozenset[str]) -> None:
         """All engines of a fleet look at these served names again."""
@@ -123,7 +156,7 @@ class World:
         state = self.state((adapter.namespace, fleet))
         state.adapters[adapter.name] = adapter
         self._fleet_of[adapter.ref] = fleet
-        self.ask_engines(state, state.contribute(adapter.name, adapter))
+        self._contribute(state, adapter.name, adapter)
         self._ask(self.adapter_key(adapter.ref))
         if known is None:
             self.ask_fleet(state)
@@ -136,12 +169,18 @@ class World:
         state = found[0]
         del state.adapters[ref[1]]
         del self._fleet_of[ref]
-        self.ask_engines(state, state.contribute(ref[1], None))
+        self._contribute(state, ref[1], None)
         state.sync.requests.pop(ref[1], None)
         self._forget(self.adapter_key(ref))
         self.ask_fleet(state)
         self.ask_sync(state)
         self._prune(state)
+
+    def _contribute(self, state: FleetState, name: str, adapter: Adapter | None) -> None:
+        changed = state.contribute(name, adapter)
+        self.ask_engines(state, changed)
+        if changed:
+            self.ask_waiting(state)
 
     def put_fleet(self, raw: dict[str, Any]) -> None:
         """A fleet as the API server shows it."""
@@ -236,7 +275,7 @@ class World:
         if current.version <= version:
             # The watch may have brought a newer spec while we wrote.
             current.status, current.written, current.version = status, written, version
-            self.ask_engines(state, state.contribute(current.name, current))
+            self._contribute(state, current.name, current)
 
     def wrote_fleet(self, fleet: Fleet, status: SpecialistFleetStatus, written: dict[str, Any], version: int) -> None:
         """Our status of a fleet is on the API server."""

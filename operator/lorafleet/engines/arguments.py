@@ -14,7 +14,7 @@ _SHELLS = frozenset({"sh", "bash", "ash", "dash", "zsh"})
 _LISTS = frozenset({"served-model-name", "lora-modules", "api-key", "middleware"})
 _BOOLEANS = frozenset({"enable-lora", "no-enable-lora", "headless"})
 _SEPARATOR = re.compile(r"^(;|&&|\|\|?|&|\n)$")
-_ALIASES = {"asc": "api-server-count", "dp": "data-parallel-size"}
+_ALIASES = {"asc": "api-server-count", "dp": "data-parallel-size", "tp": "tensor-parallel-size"}
 _EXPANSION = re.compile(r"\$\((?P<paren>[A-Za-z_][-A-Za-z0-9_.]*)\)|\$\{(?P<brace>\w+)\}|\$(?P<bare>\w+)")
 DEPTH = 4
 

@@ -89,7 +89,8 @@ class EngineClient:
     """Calls to one server at ``base_url`` (``http://10.0.0.7:8000``).
 
     Through an HTTP transport, not a client: httpx's redirects, cookies and authentication flows are not wanted here
-    and cost a fifth of the processor time of a call. ``name`` is what messages call the engine: its pod's name. ``load_timeout`` and ``list_timeout`` are in seconds.
+    and cost a fifth of the processor time of a call. ``name`` is what messages call the engine: its pod's name.
+    ``load_timeout`` and ``list_timeout`` are in seconds.
     Every call raises only `EngineError`; the subclass says what to do next.
     """
 

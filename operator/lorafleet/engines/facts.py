@@ -24,6 +24,7 @@ class EngineFacts:
 
     ``instance`` is what a restart changes: the registry of loaded adapters is in the container's memory.
     ``started``: the container runs and its startup probe, if it has one, has passed: it may have loaded adapters.
+    ``dtype`` is None when vLLM chooses it (``auto``).
     ``defaults`` names the fields that hold vLLM's default because the flag is not on the command line.
     ``enable_lora`` is None when no vLLM command line was recognised, or when a configuration file holds the rest of it.
     ``plugins`` is None when VLLM_PLUGINS is unset, which loads all plugins; ``unknown`` names the environment variables
@@ -51,6 +52,8 @@ class EngineFacts:
     served_model_names: tuple[str, ...]
     api_server_count: int
     data_parallel_size: int
+    tensor_parallel_size: int
+    dtype: str | None
     runtime_updating: bool | None
     plugins: tuple[str, ...] | None
     resolver_dir: str | None
@@ -96,6 +99,7 @@ def engine_facts(pod: Mapping[str, Any], port: int | str) -> EngineFacts:
         node=_text(spec.get("nodeName")) or None,
         enable_lora=None if model is None or "config" in arguments.flags else arguments.switch("enable-lora") is True,
         model=None if model is None or "$" in model else model,
+        dtype=None if arguments.text("dtype") in (None, "", "auto") else arguments.text("dtype"),
         served_model_names=_split(arguments.flags.get("served-model-name", ())),
         runtime_updating=None if UPDATING in unknown else _on(env.get(UPDATING)),
         plugins=None if plugins is None else tuple(part.strip() for part in plugins.split(",") if part.strip()),
@@ -128,6 +132,7 @@ def _limits(arguments: Arguments) -> tuple[dict[str, int], frozenset[str]]:
         "max_cpu_loras": number("max-cpu-loras", max_loras),
         "max_lora_rank": number("max-lora-rank", DEFAULT_MAX_LORA_RANK),
         "data_parallel_size": parallel,
+        "tensor_parallel_size": number("tensor-parallel-size", 1),
         "api_server_count": number("api-server-count", servers),
     }, frozenset(defaults)
 

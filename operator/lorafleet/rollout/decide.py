@@ -3,7 +3,8 @@
 ``decide`` takes what was observed and says the next status and the work for it. The rules, each a test: the first
 version serves once it is loaded on every usable engine; a change of ``activeVersion`` moves all traffic at once, and
 only when the new version is loaded everywhere; the old one is unloaded after the drain time; bytes go only when no
-engine may read them; a version that is not published, or not loaded, never has weight.
+engine may read them; a version that is not published, or not loaded, never has weight; one that engines have no place
+for waits before anything is unloaded.
 """
 
 from datetime import datetime, timedelta
@@ -14,6 +15,9 @@ from lorafleet.api.model import moment, timestamp
 from lorafleet.rollout import versions as steps
 from lorafleet.rollout.observed import Failed, Observed, Plan
 from lorafleet.rollout.verdicts import verdicts
+
+ROOM_AGAIN = 30.0
+"""Seconds until the next look for a place; whoever frees one says so, so this is for what nobody saw."""
 
 
 def decide(observed: Observed) -> Plan:
@@ -37,14 +41,19 @@ def _rollout(observed: Observed) -> Plan:
     for name in names:
         versions[name], asks = _progress(entries.get(name), known.get(name), observed)
         publish += [name] if asks else []
+        if steps.waits_for_room(versions[name]):
+            versions[name] = steps.off_engines(versions[name])
 
     served = observed.fleet is not None and not observed.fleet.deleting
     stable = observed.status.stable_version
+    places: list[str] = []
+    look: list[datetime] = []
     if served:
-        for name in versions.keys() & {active, stable or active}:
+        # What serves comes first, should there be one place for two.
+        for name in dict.fromkeys(name for name in (stable, active) if name in versions):
             entry = entries.get(name)
             if _may_be_on_engines(versions[name], entry, name == active or entry is not None):
-                versions[name] = steps.loaded_count(versions[name], observed)
+                versions[name] = _toward_engines(versions[name], observed, places, look)
         if versions[active].phase is VersionPhase.LOADED:
             stable = active
     stable_version = versions.get(stable) if stable else None
@@ -58,7 +67,6 @@ def _rollout(observed: Observed) -> Plan:
 
     keep = {active, stable}
     plan_remove: list[str] = []
-    look: list[datetime] = []
     result: list[VersionStatus] = []
     for name in names:
         version = versions[name]
@@ -80,7 +88,23 @@ def _rollout(observed: Observed) -> Plan:
             "versions": tuple(result),
         }
     )
-    return _finish(observed, status, tuple(publish), tuple(plan_remove), look)
+    return _finish(observed, status, tuple(publish), tuple(plan_remove), look, tuple(places))
+
+
+def _toward_engines(
+    version: VersionStatus, observed: Observed, places: list[str], look: list[datetime]
+) -> VersionStatus:
+    """On engines, or waiting for a place: only a version that has none is asked for one."""
+    served = version.served_name
+    assert served
+    placed = version.phase in (*steps.ON_ENGINES, VersionPhase.DRAINING)
+    if not placed and observed.room is not None:
+        refusal = observed.room.refusal(served, frozenset(places))
+        if refusal is not None:
+            look.append(observed.now + timedelta(seconds=ROOM_AGAIN))
+            return steps.no_room(version, refusal)
+        places.append(served)
+    return steps.loaded_count(version, observed)
 
 
 def _retries(versions: list[VersionStatus], observed: Observed) -> list[datetime]:
@@ -101,10 +125,10 @@ def _progress(
     if version is None or (version.digest is None and version.entry_hash != fingerprint):
         version = fresh
     if version.digest is not None and observed.fleet and version.claim_name != observed.fleet.claim_name:
-        version = fresh
+        version = steps.change(fresh, pin=version.pin if version.entry_hash == fingerprint else None)
     if version.digest is not None:
         return version, False
-    return steps.toward_publishing(version, entry, observed)
+    return steps.toward_publishing(version, observed)
 
 
 def _replaced(version: VersionStatus, entry: AdapterVersion | None) -> bool:
@@ -214,6 +238,7 @@ def _finish(
     publish: tuple[str, ...],
     remove: tuple[str, ...] = (),
     look: list[datetime] | None = None,
+    places: tuple[str, ...] = (),
 ) -> Plan:
     """Adds what every status has: conditions, the generation, the summary for the table."""
     by_name = {version.name: version for version in status.versions}
@@ -226,4 +251,4 @@ def _finish(
     status = status.model_copy(
         update={"observed_generation": observed.generation, "loaded": shown, "conditions": conditions}
     )
-    return Plan(status, publish=publish, remove=remove, look_again=min(look) if look else None)
+    return Plan(status, publish=publish, remove=remove, places=places, look_again=min(look) if look else None)

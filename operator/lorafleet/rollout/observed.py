@@ -9,6 +9,7 @@ from datetime import datetime
 
 from lorafleet.api.adapter import LoRAAdapterSpec, LoRAAdapterStatus
 from lorafleet.api.reasons import Reason
+from lorafleet.rollout.room import Room
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,12 @@ class Published:
     target_modules: tuple[str, ...]
     size_bytes: int
     min_engine: str | None = None
+    pin: str | None = None
+    dtype: str | None = None
+    slot_bytes: int | None = None
+    verified_by: str | None = None
+    notices: tuple[str, ...] = ()
+    """A reason and a message each, as ``Reason: message``."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,17 @@ class Failed:
     retry: bool
     expectations: str = ""
     """What it was checked against, when that was written down."""
+    pin: str | None = None
+    """What a moving name stood for; known once the source was asked, whatever came of it."""
+
+
+@dataclass(frozen=True)
+class Syncing:
+    """A version that a sync Job works on: why its pod does not run, and the bytes fetched of those to fetch."""
+
+    note: str = ""
+    done: int | None = None
+    total: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,21 +104,27 @@ class Observed:
     fleet: FleetView | None = None
     loads: Mapping[str, Loads] = field(default_factory=dict)
     published: Mapping[str, Published | Failed] = field(default_factory=dict)
-    syncing: Mapping[str, str] = field(default_factory=dict)
+    syncing: Mapping[str, Syncing] = field(default_factory=dict)
     removed: Mapping[str, Failed | None] = field(default_factory=dict)
+    room: Room | None = None
+    """None: the engines' limit is not known, or nothing of the adapter needs a place."""
+    damage: Mapping[str, str] = field(default_factory=dict)
+    """What is known of served names whose files are not what was published."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """The next status and what to do for it.
 
-    ``publish`` are version names, ``remove`` and ``orphans`` served names; orphans are left to the fleet, because the
-    adapter can no longer wait for them. ``release``: the finalizer has done its work.
+    ``publish`` are version names, ``remove``, ``places`` and ``orphans`` served names: ``places`` have just been given
+    to versions; orphans are left to the fleet, because the adapter can no longer wait for them. ``release``: the
+    finalizer has done its work.
     """
 
     status: LoRAAdapterStatus
     publish: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
     orphans: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
     release: bool = False
     look_again: datetime | None = None

@@ -5,10 +5,11 @@ from lorafleet.api.conditions import ConditionType, Verdict
 from lorafleet.api.names import ACTION_ANNOTATION
 from lorafleet.api.reasons import Reason, reason_of
 from lorafleet.rollout.observed import Observed
+from lorafleet.rollout.versions import waits_for_room
 
 
 def verdicts(observed: Observed, status: LoRAAdapterStatus) -> tuple[Verdict, ...]:
-    """The adapter's conditions: Ready, Reconciling, Stalled, Available, and FieldsIgnored where it applies."""
+    """The adapter's conditions: Ready, Reconciling, Stalled, Available; Checked and FieldsIgnored where they apply."""
     available = _available(observed, status)
     state, reason, message = _state(observed, status)
     ready = Verdict(type=ConditionType.READY, status=state == "ready", reason=reason, message=message)
@@ -17,6 +18,7 @@ def verdicts(observed: Observed, status: LoRAAdapterStatus) -> tuple[Verdict, ..
         _flag(ConditionType.RECONCILING, state == "reconciling", reason, message),
         _flag(ConditionType.STALLED, state == "stalled", reason, message),
         available,
+        *_checked(observed, status),
     ]
     ignored = observed.spec.not_acted_on() if observed.spec else ()
     if observed.action and observed.action != status.last_handled_action:
@@ -43,6 +45,30 @@ def _available(observed: Observed, status: LoRAAdapterStatus) -> Verdict:
             return Verdict(type=ConditionType.AVAILABLE, status=True, reason=Reason.SERVING, message=text)
     text = "no version serves" if not status.traffic else "no engine has the version that carries the traffic"
     return Verdict(type=ConditionType.AVAILABLE, status=False, reason=Reason.NOTHING_SERVES, message=text)
+
+
+def _checked(observed: Observed, status: LoRAAdapterStatus) -> list[Verdict]:
+    """What the checks of the version that shall serve, and of one that serves, found; nothing before there is one."""
+    if observed.deleting_since is not None:
+        return []
+    about = [status.active_version, *(target.version for target in status.traffic)]
+    found = [version for version in status.versions if version.digest is not None and version.served_name]
+    shown = sorted((version for version in found if version.name in about), key=lambda one: about.index(one.name))
+    for version in (*shown, *found):
+        if version.served_name in observed.damage:
+            what = observed.damage[version.served_name or ""]
+            text = f"version {version.name}: {what}"
+            return [Verdict(type=ConditionType.CHECKED, status=False, reason=Reason.FILES_DAMAGED, message=text)]
+    for version in shown:
+        if version.notices:
+            reason = reason_of(version.notices[0].partition(":")[0], Reason.CHECKED)
+            text = f"version {version.name}: {'; '.join(version.notices)}"
+            return [Verdict(type=ConditionType.CHECKED, status=False, reason=reason, message=text)]
+    if not shown:
+        return []
+    signed = f", and is signed by {shown[0].verified_by}" if shown[0].verified_by else ""
+    text = f"version {shown[0].name} passed every check{signed}"
+    return [Verdict(type=ConditionType.CHECKED, status=True, reason=Reason.CHECKED, message=text)]
 
 
 def _state(observed: Observed, status: LoRAAdapterStatus) -> tuple[str, Reason, str]:
@@ -77,7 +103,7 @@ def _on_the_way(observed: Observed, active: VersionStatus) -> tuple[str, Reason,
         trouble = fleet.trouble or f"no engine of fleet {fleet.name} is usable yet"
         return "reconciling", Reason.WAITING_FOR_ENGINES, f"version {active.name} is not published yet: {trouble}"
     if active.phase is VersionPhase.PUBLISHING:
-        note = f": {active.message}" if active.message else ""
+        note = f": {active.message}" if active.message else _fetched(active)
         return "reconciling", Reason.PUBLISHING, f"version {active.name} is being checked and published{note}"
     if active.phase is VersionPhase.LOADED:
         count = f"{active.loaded_engines} of {active.ready_engines}"
@@ -95,8 +121,17 @@ def _on_the_way(observed: Observed, active: VersionStatus) -> tuple[str, Reason,
         if active.reason:
             return "reconciling", reason_of(active.reason, Reason.LOADING), f"{text}: {active.message}"
         return "reconciling", Reason.LOADING, text
+    if waits_for_room(active):
+        return "reconciling", Reason.NO_ROOM, _about(active)
     text = active.message or "an older version of this name is on its way out"
     return "reconciling", Reason.RETIRING, f"version {active.name}: {text}"
+
+
+def _fetched(version: VersionStatus) -> str:
+    if version.bytes_done is None:
+        return ""
+    of = f" of {version.bytes_total}" if version.bytes_total is not None else ""
+    return f": {version.bytes_done}{of} bytes are fetched"
 
 
 def _about(version: VersionStatus) -> str:

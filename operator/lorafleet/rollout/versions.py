@@ -12,10 +12,9 @@ from lorafleet.api.adapter import AdapterVersion, VersionPhase, VersionStatus
 from lorafleet.api.model import moment, timestamp
 from lorafleet.api.names import engine_path, served_name
 from lorafleet.api.reasons import Reason
-from lorafleet.rollout.observed import Failed, Observed, Published
+from lorafleet.rollout.observed import Failed, Observed, Published, Syncing
 
 ON_ENGINES = frozenset({VersionPhase.LOADING, VersionPhase.LOADED})
-SUPPORTED_SCHEMES = frozenset({"volume"})
 FIRST_RETRY = 5.0
 LAST_RETRY = 300.0
 
@@ -51,6 +50,11 @@ def published(version: VersionStatus, result: Published, observed: Observed) -> 
         target_modules=result.target_modules,
         size_bytes=result.size_bytes,
         min_engine=result.min_engine,
+        pin=result.pin or version.pin,
+        dtype=result.dtype,
+        slot_bytes=result.slot_bytes,
+        verified_by=result.verified_by,
+        notices=result.notices,
         claim_name=observed.fleet.claim_name,
         entry_hash=version.entry_hash,
     )
@@ -67,6 +71,9 @@ def failed(version: VersionStatus, failure: Failed, observed: Observed) -> Versi
         message=failure.message,
         attempts=attempts,
         retry_at=timestamp(again) if again else None,
+        pin=failure.pin or version.pin,
+        bytes_done=None,
+        bytes_total=None,
         checked_against=failure.expectations or (observed.fleet.expectations if observed.fleet else None),
     )
 
@@ -80,28 +87,44 @@ def _may_try(version: VersionStatus, observed: Observed) -> bool:
     return version.retry_at is not None and moment(version.retry_at) <= observed.now
 
 
-def toward_publishing(version: VersionStatus, entry: AdapterVersion, observed: Observed) -> tuple[VersionStatus, bool]:
+def toward_publishing(version: VersionStatus, observed: Observed) -> tuple[VersionStatus, bool]:
     """A version that has no bytes yet: its next state, and whether to ask for a sync."""
     outcome = observed.published.get(version.name)
     if isinstance(outcome, Published) and observed.fleet is not None:
         return published(version, outcome, observed), False
     if isinstance(outcome, Failed):
         return failed(version, outcome, observed), False
-    if entry.source.scheme not in SUPPORTED_SCHEMES:
-        found = entry.source.scheme
-        text = f"source {found} is not acted on by this release, which reads source volume: put the files on a claim"
-        return change(version, phase=VersionPhase.FAILED, reason=Reason.SOURCE_NOT_SUPPORTED.value, message=text), False
     if version.name in observed.syncing:
-        note = observed.syncing[version.name] or None
-        reason = Reason.PUBLISHING.value if note else None
-        return change(version, phase=VersionPhase.PUBLISHING, reason=reason, message=note, retry_at=None), True
+        return _in_a_job(version, observed.syncing[version.name]), True
     if observed.fleet is None or not observed.fleet.ready_to_publish:
         if version.phase is VersionPhase.FAILED:
             return version, False
         return change(version, phase=VersionPhase.PENDING), False
     if _may_try(version, observed):
-        return change(version, phase=VersionPhase.PUBLISHING, retry_at=None, reason=None, message=None), True
+        return _in_a_job(version, Syncing()), True
     return version, False
+
+
+def _in_a_job(version: VersionStatus, job: Syncing) -> VersionStatus:
+    return change(
+        version,
+        phase=VersionPhase.PUBLISHING,
+        reason=Reason.PUBLISHING.value if job.note else None,
+        message=job.note or None,
+        retry_at=None,
+        bytes_done=job.done,
+        bytes_total=job.total,
+    )
+
+
+def no_room(version: VersionStatus, message: str) -> VersionStatus:
+    """A published version that waits for a place on the engines."""
+    return change(off_engines(version), reason=Reason.NO_ROOM.value, message=message)
+
+
+def waits_for_room(version: VersionStatus) -> bool:
+    """Whether a version waits for a place on the engines."""
+    return version.phase is VersionPhase.PUBLISHED and version.reason == Reason.NO_ROOM.value
 
 
 def loaded_count(version: VersionStatus, observed: Observed) -> VersionStatus:

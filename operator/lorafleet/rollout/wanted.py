@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from lorafleet.api.adapter import LoRAAdapterStatus, VersionPhase
 from lorafleet.api.names import engine_path
-from lorafleet.rollout.versions import ON_ENGINES
+from lorafleet.rollout.versions import ON_ENGINES, waits_for_room
 
 _SERVED = re.compile(r"[^/]+/[^/]+-[0-9a-f]{12}")
 
@@ -18,13 +18,15 @@ class Wanted:
 
     ``load`` maps served names to the paths engines shall load them from; ``oldest`` says which need an engine of at
     least a version; ``keep`` are names that are neither loaded nor
-    unloaded, because running requests may use them; ``carrying`` are names with traffic, which come first.
+    unloaded, because running requests may use them; ``carrying`` are names with traffic, which come first; ``waits``
+    are names that engines have no place for.
     """
 
     load: Mapping[str, str]
     keep: frozenset[str]
     carrying: frozenset[str]
     oldest: Mapping[str, str] = field(default_factory=dict)
+    waits: frozenset[str] = frozenset()
 
     @property
     def names(self) -> frozenset[str]:
@@ -51,6 +53,7 @@ def wanted(status: LoRAAdapterStatus, mount_path: str) -> Wanted:
         oldest={
             version.served_name: version.min_engine for version in named if version.served_name and version.min_engine
         },
+        waits=frozenset(version.served_name for version in named if version.served_name and waits_for_room(version)),
     )
 
 
