@@ -5,6 +5,7 @@ from lorafleet.api.sources import Source as SourceSpec
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.artifacts.files import Wanted
 from lorafleet.sources.base import Checksum, Chunk, Listing, Place, Source, SourceFile
+from lorafleet.sources.secret import Secret
 
 __all__ = ["Checksum", "Chunk", "Listing", "Place", "Source", "SourceFile", "open_source"]
 
@@ -19,8 +20,20 @@ def open_source(spec: SourceSpec, place: Place, wanted: Wanted, pin: str | None 
         from lorafleet.sources.volume import VolumeSource
 
         return VolumeSource(place.claim, spec.volume.path, wanted)
+    if spec.object_store is not None:
+        from lorafleet.sources.object_store import ObjectStoreSource
+
+        return ObjectStoreSource(spec.object_store, _secret(spec, place), wanted, pin)
+    if spec.http is not None:
+        from lorafleet.sources.http import HttpSource
+
+        return HttpSource(spec.http, _secret(spec, place), wanted)
     raise ArtifactError(
         Reason.SOURCE_NOT_SUPPORTED,
         f"source {spec.scheme} is not supported by this release of the sync Job: upgrade lorafleet, or copy the adapter"
         " to a claim and use source.volume",
     )
+
+
+def _secret(spec: SourceSpec, place: Place) -> Secret:
+    return Secret(spec.secret_name or "", place.secret)

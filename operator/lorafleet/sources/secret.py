@@ -19,7 +19,7 @@ class Secret:
     name: str = ""
     folder: Path | None = None
 
-    def keys(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         """Its keys, sorted. Raises ArtifactError (SecretInvalid) when it is named and has none."""
         if self.folder is None:
             if self.name:
@@ -36,7 +36,7 @@ class Secret:
 
     def get(self, key: str) -> bytes | None:
         """The value of a key, None without it. Raises ArtifactError (SecretInvalid)."""
-        if key not in self.keys():
+        if key not in self.names():
             return None
         assert self.folder is not None
         try:

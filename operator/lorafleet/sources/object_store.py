@@ -1,0 +1,221 @@
+"""A folder in an object store: S3, Google Cloud Storage, Azure Blob Storage and what speaks like one of them.
+
+Credentials are those of the source's Secret alone. Without any the store is read unsigned, so that a cloud's metadata
+address is never asked for those of the node. Objects are read only as they were listed, by their ETag.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from lorafleet.api.reasons import Reason
+from lorafleet.api.sources import ObjectStoreSource as ObjectStoreSpec
+from lorafleet.artifacts.errors import ArtifactError
+from lorafleet.artifacts.files import Wanted, check_entries, select
+from lorafleet.sources.base import Chunk, Listing, SourceFile
+from lorafleet.sources.credentials import STORES, credentials
+from lorafleet.sources.remote import bad_certificate, changed, refused, unreachable, untrusted
+from lorafleet.sources.secret import Secret
+
+CHUNK_BYTES = 1024 * 1024
+_LIST_PAGE = 1000
+_DEPTH = 10
+"""How many times more objects may be below the folder than in it: listing costs a request for each thousand."""
+
+_STATUS = re.compile(r"Server returned non-2xx status code: (\d{3})")
+_CODE = re.compile(r"<Code>([A-Za-z]{1,64})</Code>")
+_CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)(?:\(\s*(?:OtherError\(\s*)?(\w+))?")
+_OS_ERROR = re.compile(r'message: "([A-Za-z ]{1,80})"')
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStoreSource:
+    """The folder of ``spec``; ``pin`` is what its objects were when it was first listed."""
+
+    spec: ObjectStoreSpec
+    secret: Secret
+    wanted: Wanted
+    pin: str | None = None
+    _store: Any = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Raises ArtifactError (SecretInvalid, SourceInvalid)."""
+        object.__setattr__(self, "_store", _open(self.spec, self.secret))
+
+    def describe(self) -> Mapping[str, str]:
+        """Scheme, address and endpoint."""
+        endpoint = {"endpoint": self.spec.endpoint} if self.spec.endpoint else {}
+        return {"scheme": "objectStore", "url": self.spec.url, **endpoint}
+
+    def listing(self) -> Listing:
+        """The adapter's objects, directly in the folder. Raises ArtifactError."""
+        found = self._look()
+        pin = _pin(found)
+        if self.pin is not None and pin != self.pin:
+            raise ArtifactError(
+                Reason.SOURCE_INVALID,
+                f"{self._where} holds other objects than when this version was first fetched; expected objects that"
+                " stay as they are: leave them under this path, and append a new version for the new ones",
+            )
+        return Listing(pin, found)
+
+    def read(self, file: SourceFile, start: int) -> Iterator[Chunk]:
+        """The bytes of one object as it was listed. Raises ArtifactError."""
+        if file.size is not None and start >= file.size:
+            return
+        where = f"{file.path} of {self._where}"
+        options: dict[str, Any] = {"range": {"offset": start}} if start else {}
+        if file.locator:
+            options["if_match"] = file.locator
+        with self._errors(where):
+            try:
+                result = self._store.get(file.path, options=options or None)
+            except FileNotFoundError:
+                raise changed(where) from None
+            # Some stores do not know If-Match.
+            if (file.locator and result.meta["e_tag"] not in (file.locator, None)) or result.meta["size"] != file.size:
+                raise changed(where)
+            chunks = result.stream(min_chunk_size=CHUNK_BYTES)
+        while True:
+            with self._errors(where):
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            yield chunk
+
+    def confirm(self, listing: Listing) -> None:
+        """Raises ArtifactError (SourceChanged) unless the folder's objects are those of the listing."""
+        if self._look() != listing.files:
+            raise changed(self._where)
+
+    def _look(self) -> tuple[SourceFile, ...]:
+        found: dict[str, SourceFile] = {}
+        with self._errors(self._where):
+            for number, (name, meta) in enumerate(self._objects(), 1):
+                check_entries(number, self.wanted.limits)
+                validator = meta["e_tag"] or f"{meta['last_modified'].isoformat()}"
+                found[name] = SourceFile(name, meta["size"], f"{validator} {meta['size']}", locator=meta["e_tag"] or "")
+        if not found:
+            raise self._missing()
+        sizes = ((name, file.size) for name, file in found.items())
+        return tuple(found[name] for name in select(sizes, self.wanted, self._where))
+
+    def _objects(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """The objects directly in the folder, by name. Page by page: a bucket may hold millions."""
+        below = 0
+        for page in self._store.list(chunk_size=_LIST_PAGE):
+            for meta in page:
+                name = meta["path"]
+                if "/" not in name and name:
+                    yield name, meta
+            below += len(page)
+            check_entries(below // _DEPTH, self.wanted.limits)
+
+    @contextmanager
+    def _errors(self, where: str) -> Iterator[None]:
+        """Turns what obstore raises into ArtifactErrors. Its texts hold addresses and answers: only words are kept."""
+        try:
+            yield
+        except PreconditionError:
+            raise changed(where) from None
+        except FileNotFoundError:
+            raise self._missing() from None
+        except (BaseError, OSError, ValueError) as error:
+            raise _failed(error, where, self.secret) from None
+
+    def _missing(self) -> ArtifactError:
+        key = f" that the key in Secret {self.secret.name} is known there" if self.secret.name else " that it is public"
+        return ArtifactError(
+            Reason.SOURCE_NOT_FOUND,
+            f"{self._where} has no objects, or may not be seen: stores answer the same for a folder or bucket that is"
+            f" not there and for a key that they do not know: check the url, the endpoint, and{key}",
+        )
+
+    @property
+    def _where(self) -> str:
+        return f"source {self.spec.url}" + (f" at {self.spec.endpoint}" if self.spec.endpoint else "")
+
+
+def _open(spec: ObjectStoreSpec, secret: Secret) -> Any:
+    parts = urlsplit(spec.url)
+    store = STORES[parts.scheme]
+    config: dict[str, Any] = {**credentials(store, spec.endpoint, secret)}
+    if spec.endpoint:
+        config[store.endpoint_key] = spec.endpoint
+    if spec.region and parts.scheme == "s3":
+        config["aws_region"] = spec.region
+    options: dict[str, Any] = {
+        "allow_http": (spec.endpoint or "").startswith("http:"),
+        "connect_timeout": timedelta(seconds=5),
+        "read_timeout": timedelta(seconds=20),
+        # Of a whole download. The Job has a deadline of its own.
+        "timeout": timedelta(days=1),
+    }
+    authorities = secret.authorities()
+    if authorities is not None:
+        options["root_certificate"] = authorities
+    try:
+        return {"s3": S3Store, "gs": GCSStore, "az": AzureStore}[parts.scheme](
+            parts.netloc,
+            prefix=parts.path.strip("/") or None,
+            config=config,
+            client_options=options,
+            # Whoever fetches tries again and goes on where it was; here only what is over in a moment.
+            retry_config={
+                "max_retries": 1,
+                "retry_timeout": timedelta(seconds=5),
+                "backoff": {
+                    "init_backoff": timedelta(milliseconds=200),
+                    "max_backoff": timedelta(seconds=1),
+                    "base": 2,
+                },
+            },
+        )
+    except (BaseError, OSError, ValueError) as error:
+        if "Could not parse path" in str(error):
+            raise ArtifactError(
+                Reason.SOURCE_INVALID,
+                f"source {spec.url} has a path with an empty part or '..': name the folder without them in a new"
+                " version",
+            ) from None
+        raise secret.invalid(
+            f"has credentials that source {spec.url} cannot use ({type(error).__name__})",
+            f"check the form of {store.keys_text}, and of ca.crt",
+        ) from None
+
+
+def _pin(files: tuple[SourceFile, ...]) -> str:
+    lines = sorted(f"{file.path} {file.identity}\n" for file in files)
+    return f"objects:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
+
+
+def _failed(error: Exception, where: str, secret: Secret) -> ArtifactError:
+    text = str(error)
+    code = _CODE.search(text)
+    note = f", {code[1]}" if code else ""
+    certificate = _CERTIFICATE.search(text)
+    if certificate is not None:
+        if certificate[1] == "UnknownIssuer" or "CaUsedAsEndEntity" in certificate.groups():
+            return untrusted(where, certificate[2] or certificate[1], secret)
+        return bad_certificate(where, certificate[2] or certificate[1])
+    status = _STATUS.search(text)
+    if status is not None:
+        return refused(int(status[1]), where, note)
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        return refused(403, where, note)
+    if "without LOCATION" in text:
+        return refused(301, where, ": another region has the bucket; set source.objectStore.region")
+    if "TimedOut" in text or "kind: Timeout" in text:
+        return unreachable(where, "nothing came for 20 s")
+    system = _OS_ERROR.search(text)
+    if system is not None:
+        return unreachable(where, system[1])
+    return unreachable(where, "it cannot be found by its name" if "dns error" in text else "the connection was cut")
