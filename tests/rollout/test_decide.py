@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from lorafleet.api.adapter import VersionStatus
 from lorafleet.api.names import served_name
 from lorafleet.api.reasons import Reason
 from lorafleet.rollout.decide import decide
-from lorafleet.rollout.observed import Failed, Observed
-from tests.rollout.worlds import Cluster, digest_of, fleet_view, spec
+from lorafleet.rollout.observed import Failed, Observed, Published, Syncing
+from tests.rollout.worlds import SOURCES, Cluster, digest_of, fleet_view, spec
 
 
 def served(version: str) -> str:
@@ -246,10 +247,85 @@ def test_a_suspended_adapter_changes_nothing_and_goes_on_serving() -> None:
     assert cluster.condition("Ready") == ("True", "Suspended")
 
 
-def test_a_source_that_is_not_acted_on_stalls_with_the_next_move() -> None:
-    cluster = Cluster(spec("1", scheme="oci"))
+@pytest.mark.parametrize("scheme", SOURCES)
+def test_every_source_is_published_by_a_job(scheme: str) -> None:
+    cluster = Cluster(spec("1", scheme=scheme))
+    assert cluster.reconcile().publish == ("1",)
+
+
+def version_of(cluster: Cluster, name: str = "1") -> VersionStatus:
+    return next(version for version in cluster.status.versions if version.name == name)
+
+
+def test_the_pin_of_a_failed_try_is_kept_for_the_next() -> None:
+    failure = Failed(Reason.SOURCE_UNREACHABLE, "cut", retry=True, pin="3f2a")
+    cluster = Cluster(spec("1"), bad={"1": failure})
     cluster.settle()
-    assert cluster.condition("Stalled") == ("True", "SourceNotSupported")
+    assert version_of(cluster).pin == "3f2a"
+    cluster.bad["1"] = Failed(Reason.SYNC_FAILED, "lost", retry=True)
+    cluster.wait(60)
+    cluster.settle()
+    assert version_of(cluster).pin == "3f2a", "a try that learnt nothing takes nothing away"
+    cluster.bad.clear()
+    cluster.wait(600)
+    cluster.settle()
+    assert version_of(cluster).pin == "3f2a"
+
+
+def test_a_pin_stays_when_the_fleets_claim_changes_and_goes_with_its_entry() -> None:
+    cluster = Cluster(spec("1"), pins={"1": "3f2a"})
+    cluster.settle()
+    cluster.fleet = fleet_view(claim_name="another")
+    cluster.reconcile()
+    assert version_of(cluster).pin == "3f2a"
+    failed = Cluster(spec("1"), bad={"1": Failed(Reason.SYNC_FAILED, "x", retry=True, pin="3f2a")})
+    failed.settle()
+    failed.spec = spec("1", scheme="oci")
+    failed.reconcile()
+    assert version_of(failed).pin is None, "another entry under the same name has another source"
+
+
+def test_bytes_are_shown_while_they_are_fetched_and_not_after() -> None:
+    cluster = Cluster(spec("1"))
+    cluster.reconcile()
+    cluster.syncing["1"] = Syncing(done=10, total=40)
+    cluster.reconcile()
+    assert (version_of(cluster).bytes_done, version_of(cluster).bytes_total) == (10, 40)
+    assert "10 of 40 bytes" in next(c.message for c in cluster.status.conditions if c.type == "Ready")
+    cluster.syncing.clear()
+    cluster.published["1"] = Failed(Reason.SOURCE_UNREACHABLE, "cut", retry=True)
+    cluster.reconcile()
+    assert version_of(cluster).bytes_done is None
+
+
+def test_what_the_checks_found_is_said_and_keeps_nothing_from_serving() -> None:
+    cluster = Cluster(spec("1"))
+    cluster.reconcile()
+    notice = "HasNoEffect: all lora_B are zero"
+    cluster.published["1"] = Published(1, digest_of("1"), 8, ("q_proj",), 100, notices=(notice,))
+    cluster.volume.add(served("1"))
+    cluster.reconcile()
+    cluster.load()
+    cluster.reconcile()
+    assert cluster.condition("Checked") == ("False", "HasNoEffect")
+    assert cluster.condition("Ready") == ("True", "Serving")
+
+
+def test_checked_is_true_when_nothing_was_found_and_absent_before() -> None:
+    cluster = Cluster(spec("1"))
+    cluster.reconcile()
+    assert "Checked" not in {c.type for c in cluster.status.conditions}
+    cluster.settle()
+    assert cluster.condition("Checked") == ("True", "Checked")
+
+
+def test_damage_on_the_volume_is_said_and_what_serves_goes_on() -> None:
+    cluster = Cluster(spec("1"))
+    cluster.settle()
+    cluster.damage[served("1")] = "files changed"
+    cluster.settle()
+    assert cluster.condition("Checked") == ("False", "FilesDamaged")
+    assert cluster.serving() == {"1": 100}
 
 
 def test_fields_that_are_not_acted_on_are_said() -> None:

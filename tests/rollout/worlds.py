@@ -6,16 +6,26 @@ from datetime import UTC, datetime, timedelta
 from lorafleet.api.adapter import LoRAAdapterSpec, LoRAAdapterStatus
 from lorafleet.api.reasons import Reason
 from lorafleet.rollout.decide import decide
-from lorafleet.rollout.observed import Failed, FleetView, Loads, Observed, Plan, Published, Refusal
+from lorafleet.rollout.observed import Failed, FleetView, Loads, Observed, Plan, Published, Refusal, Syncing
+from lorafleet.rollout.room import Room
 from lorafleet.rollout.wanted import Action, action, wanted
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MOUNT = "/adapters"
 
 
+SOURCES = {
+    "volume": {"volume": {"path": "incoming/x"}},
+    "oci": {"oci": {"reference": "registry/x:1"}},
+    "huggingFace": {"huggingFace": {"repo": "acme/x"}},
+    "objectStore": {"objectStore": {"url": "s3://bucket/x/"}},
+    "http": {"http": {"url": "https://host/x.tar", "sha256": "0" * 64}},
+}
+
+
 def spec(*names: str, active: str | None = None, scheme: str = "volume", **more: object) -> LoRAAdapterSpec:
     """An adapter's spec with these versions."""
-    source = {"volume": {"path": "incoming/x"}} if scheme == "volume" else {"oci": {"reference": "x:1"}}
+    source = SOURCES[scheme]
     body = {"fleet": "fleet", "versions": [{"name": name, "source": source} for name in names], **more}
     if active is not None:
         body["activeVersion"] = active
@@ -62,6 +72,11 @@ class Cluster:
     last: Plan | None = None
     ids: int = 0
     released: bool = False
+    name: str = "adapter"
+    room: Room | None = None
+    damage: dict[str, str] = field(default_factory=dict)
+    syncing: dict[str, Syncing] = field(default_factory=dict)
+    pins: dict[str, str] = field(default_factory=dict)
 
     def usable(self) -> list[str]:
         """The engines that count."""
@@ -81,7 +96,7 @@ class Cluster:
         names = {version.served_name for version in self.status.versions if version.served_name}
         fleet = self.fleet and replace(self.fleet, usable_engines=len(self.usable()))
         return Observed(
-            name="adapter",
+            name=self.name,
             generation=self.generation,
             now=self.now,
             spec=self.spec,
@@ -91,6 +106,9 @@ class Cluster:
             loads={name: self.loads(name) for name in names},
             published=dict(self.published),
             removed=dict(self.removed),
+            room=self.room,
+            damage=dict(self.damage),
+            syncing=dict(self.syncing),
         )
 
     def reconcile(self) -> Plan:
@@ -112,8 +130,8 @@ class Cluster:
                 continue
             self.ids += 1
             digest = digest_of(version)
-            self.volume.add(f"adapter/{version}-{digest[7:19]}")
-            self.published[version] = Published(self.ids, digest, 8, ("q_proj",), 100)
+            self.volume.add(f"{self.name}/{version}-{digest[7:19]}")
+            self.published[version] = Published(self.ids, digest, 8, ("q_proj",), 100, pin=self.pins.get(version))
         for served in self.last.remove:
             readers = [name for name, listing in self.engines.items() if served in listing]
             assert not readers, f"{served} removed while {readers} may read it"

@@ -1,0 +1,218 @@
+"""Which Jobs are made of what is asked for: fair, bounded, and none held up by another's trouble."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from lorafleet.api.reasons import Reason
+from lorafleet.controller import jobs, manifests, sync
+from lorafleet.controller.settings import Settings
+from lorafleet.controller.state import FleetState, Scrubbed, SyncItem, SyncJob
+from lorafleet.controller.sync import SyncReconciler
+from lorafleet.controller.world import World
+from lorafleet.rollout.observed import Failed
+from lorafleet.store.plan import PLAN_ENV
+from tests.controller.fakes import FakeKube, world_of
+from tests.controller.fleets import SOURCES, add_adapter, hash_of, item_of, state_of
+
+KEY = World.sync_key(("ns", "fleet"))
+OWN = [version for version in SOURCES if version != "2"]
+
+
+@pytest.fixture
+def state() -> FleetState:
+    return state_of()
+
+
+def reconciler(state: FleetState, limit: int = 2) -> tuple[SyncReconciler, FakeKube]:
+    kube = FakeKube()
+    world, _ = world_of(state)
+    one = SyncReconciler(world, kube, Settings(sync_jobs_per_fleet=limit))
+    one._ready = {"jobs", "pods"}
+    return one, kube
+
+
+def ask(state: FleetState, *versions: str) -> None:
+    state.sync.requests["python"] = tuple(item_of(state, version) for version in versions)
+
+
+def versions_of(job: dict[str, Any]) -> list[str]:
+    return [item.version for item in jobs.read_items(job)]
+
+
+async def test_versions_that_need_the_same_go_into_one_job(state: FleetState) -> None:
+    one, kube = reconciler(state)
+    ask(state, *OWN)
+    await one(KEY)
+    assert [versions_of(job) for job in kube.created] == [OWN]
+
+
+async def test_a_claim_of_others_gets_a_job_of_its_own(state: FleetState) -> None:
+    one, kube = reconciler(state)
+    ask(state, "1", "2", "hub")
+    await one(KEY)
+    assert [versions_of(job) for job in kube.created] == [["1", "hub"], ["2"]]
+
+
+async def test_jobs_of_a_fleet_are_bounded(state: FleetState) -> None:
+    one, kube = reconciler(state, limit=1)
+    ask(state, "1", "2")
+    await one(KEY)
+    await one(KEY)
+    assert [versions_of(job) for job in kube.created] == [["1"]]
+
+
+async def test_adapters_take_turns(state: FleetState) -> None:
+    one, kube = reconciler(state, limit=1)
+    add_adapter(state, "sql", uid="s")
+    ask(state, *OWN)
+    state.sync.requests["sql"] = (SyncItem("sql", "s", version="1", entry=hash_of(state, "1")),)
+    await one(KEY)
+    assert [item.adapter for item in jobs.read_items(kube.created[0])][:3] == ["python", "sql", "python"]
+
+
+def pod_waiting(job: str, claim: str) -> dict[str, Any]:
+    message = f'0/1 nodes are available: persistentvolumeclaim "{claim}" not found'
+    return {
+        "metadata": {"name": f"{job}-x", "labels": {sync.JOB_LABEL: job}},
+        "status": {
+            "phase": "Pending",
+            "conditions": [{"type": "PodScheduled", "status": "False", "message": message}],
+        },
+    }
+
+
+async def test_a_claim_that_does_not_exist_holds_nobody_else_up(
+    state: FleetState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync, "CLAIM_GRACE", 0.01)
+    one, kube = reconciler(state, limit=1)
+    ask(state, "2")
+    await one(KEY)
+    (name,) = state.sync.jobs
+    one._pod(state, "ADDED", pod_waiting(name, "theirs"))
+    ask(state, "2", "1")
+    await one(KEY)
+    assert [versions_of(job) for job in kube.created] == [["2"], ["1"]], "the place of the one that waits is free"
+    await asyncio.sleep(0.05)
+    results = state.sync.jobs[name].results
+    assert results is not None
+    (failure,) = results.values()
+    assert isinstance(failure, Failed)
+    assert (failure.reason, failure.retry) == (Reason.SOURCE_NOT_FOUND, True)
+    assert "claim theirs does not exist in namespace ns" in failure.message
+
+
+async def test_a_claim_that_comes_in_time_is_used(state: FleetState, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync, "CLAIM_GRACE", 0.01)
+    one, _ = reconciler(state)
+    ask(state, "2")
+    await one(KEY)
+    (name,) = state.sync.jobs
+    one._pod(state, "ADDED", pod_waiting(name, "theirs"))
+    pod = pod_waiting(name, "theirs") | {"status": {"phase": "Running", "podIP": "127.0.0.1"}}
+    one._pod(state, "MODIFIED", pod)
+    await asyncio.sleep(0.05)
+    assert state.sync.jobs[name].results is None
+    assert state.sync.jobs[name].ip == "127.0.0.1"
+
+
+async def test_the_fleets_own_claim_is_waited_for(state: FleetState, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync, "CLAIM_GRACE", 0.01)
+    one, _ = reconciler(state)
+    ask(state, "1")
+    await one(KEY)
+    (name,) = state.sync.jobs
+    one._pod(state, "ADDED", pod_waiting(name, "adapters"))
+    await asyncio.sleep(0.05)
+    assert state.sync.jobs[name].results is None
+    assert "adapters" in state.sync.jobs[name].note
+
+
+async def test_stuck_jobs_are_bounded_too(state: FleetState) -> None:
+    one, kube = reconciler(state, limit=1)
+    for number in range(4):
+        stuck = SyncJob(f"stuck-{number}", (item_of(state, "2"),), stuck=True)
+        state.sync.jobs[stuck.name] = stuck
+    ask(state, "1")
+    await one(KEY)
+    assert kube.created == []
+
+
+def cron_job(state: FleetState, owner: str = "lorafleet-scrub-fleet", kind: str = "CronJob") -> dict[str, Any]:
+    assert state.fleet
+    plan, items, _ = jobs.plan_for(state, [SyncItem("", "f")], Settings())
+    template = manifests.scrub(state.fleet, "@daily", plan, items, Settings())["spec"]["jobTemplate"]
+    metadata = {
+        **template["metadata"],
+        "name": "scrub-1",
+        "ownerReferences": [{"kind": kind, "name": owner, "uid": "c"}],
+    }
+    return {"metadata": metadata, "spec": template["spec"], "status": {}}
+
+
+REPORT = {"results": [{"i": 0, "scrubbed": 2}], "volume": {"usedBytes": 1}}
+
+
+def scrub_pod() -> dict[str, Any]:
+    ended = {"terminated": {"message": json.dumps(REPORT), "finishedAt": "2026-01-01T00:00:00Z"}}
+    return {
+        "metadata": {"name": "scrub-1-x", "labels": {sync.JOB_LABEL: "scrub-1"}},
+        "status": {"phase": "Succeeded", "containerStatuses": [{"state": ended}]},
+    }
+
+
+async def test_a_job_of_the_scrub_is_taken_and_takes_no_place(state: FleetState) -> None:
+    one, kube = reconciler(state, limit=1)
+    one._job(state, "ADDED", cron_job(state))
+    ask(state, "1")
+    await one(KEY)
+    assert len(kube.created) == 1
+    one._pod(state, "ADDED", scrub_pod())
+    results = state.sync.jobs["scrub-1"].results
+    assert results == {SyncItem("", "f"): Scrubbed(2, (), "2026-01-01T00:00:00Z")}
+    assert state.sync.volume is not None
+    assert state.sync.volume.used_bytes == 1
+
+
+async def test_a_job_of_the_scrub_stays_for_the_person_who_waits_for_it(state: FleetState) -> None:
+    one, kube = reconciler(state)
+    one._job(state, "ADDED", cron_job(state))
+    one._pod(state, "ADDED", scrub_pod())
+    state.sync.jobs["scrub-1"].open.clear()
+    await one(KEY)
+    assert kube.deleted == []
+    assert state.sync.jobs == {}
+    one._job(state, "MODIFIED", cron_job(state))
+    assert state.sync.jobs == {}, "its results count once"
+
+
+@pytest.mark.parametrize("wrong", [{"owner": "lorafleet-scrub-other"}, {"kind": "ReplicaSet"}])
+async def test_a_job_of_somebody_else_is_left_alone(state: FleetState, wrong: dict[str, str]) -> None:
+    one, _ = reconciler(state)
+    one._job(state, "ADDED", cron_job(state, **wrong))
+    assert state.sync.jobs == {}
+
+
+SECRET = "hunter2-do-not-show"
+
+
+async def test_no_value_of_a_secret_can_reach_a_job(state: FleetState) -> None:
+    """The operator has no way to read a source's Secret: it never asks for one, and a Job only names it."""
+    one, kube = reconciler(state)
+    asked: list[str] = []
+
+    async def get(where: str) -> dict[str, Any]:
+        asked.append(where)
+        return {"data": {"token": SECRET}}
+
+    kube.get = get  # type: ignore[method-assign]
+    ask(state, *SOURCES)
+    await one(KEY)
+    assert asked == []
+    text = json.dumps(kube.created)
+    assert SECRET not in text
+    plans = [entry for job in kube.created for entry in job["spec"]["template"]["spec"]["containers"][0]["env"]]
+    assert {entry["name"] for entry in plans} == {PLAN_ENV}
