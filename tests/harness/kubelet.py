@@ -1,16 +1,19 @@
 """The kubelet's part for sync pods: runs the very code of ``lorafleet sync`` in this process, on a local folder.
 
-It takes the plan from the pod as the Job has it, runs it, and writes the termination message into the pod's status.
+It takes the plan from the pod as the Job has it, gives it claims, Secrets and ConfigMaps as folders, runs it, and writes
+the termination message into the pod's status.
 """
 
 import asyncio
 import contextlib
+import json
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
 from lorafleet.cli.sync import run_sync
 from lorafleet.controller import jobs
-from lorafleet.controller.kube import informer, path
+from lorafleet.controller.kube import KubeError, informer, path
 from lorafleet.store.plan import PLAN_ENV, SyncPlan, encode
 from tests.harness.plane import Plane
 
@@ -25,6 +28,10 @@ class FakeKubelet:
         self.paused = asyncio.Event()
         self.paused.set()
         self.ended: dict[str, float] = {}
+        self.missing: set[str] = set()
+        """Claims that do not exist: their pods are never scheduled."""
+        self.messages: list[str] = []
+        """The termination messages of all pods."""
 
     def claim(self, namespace: str, claim: str = "adapters") -> Path:
         """The folder that stands for a claim."""
@@ -58,13 +65,19 @@ class FakeKubelet:
         await self.paused.wait()
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
         container = pod["spec"]["containers"][0]
+        claims = [volume.get("persistentVolumeClaim", {}).get("claimName") for volume in pod["spec"]["volumes"]]
+        gone = next((claim for claim in claims if claim in self.missing), None)
+        if gone is not None:
+            await self._unschedulable(namespace, name, gone)
+            return
         text = next(one["value"] for one in container["env"] if one["name"] == PLAN_ENV).replace("$$", "$")
+        folders = {}
         for volume in pod["spec"]["volumes"]:
-            claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
             mount = next(m["mountPath"] for m in container["volumeMounts"] if m["name"] == volume["name"])
-            if claim:
-                text = text.replace(f'"{mount}"', f'"{self.claim(namespace, claim)}"')
-        plan = SyncPlan.model_validate_json(text)
+            folder = await self._folder(namespace, name, volume)
+            if folder is not None:
+                folders[mount] = str(folder)
+        plan = SyncPlan.model_validate(_moved(json.loads(text), folders))
         message = encode(await asyncio.to_thread(run_sync, plan)).decode()
         status = {
             "phase": "Succeeded",
@@ -81,4 +94,43 @@ class FakeKubelet:
             ],
         }
         await self._plane.merge(path("v1", "pods", namespace, name, "status"), {"status": status})
+        self.messages.append(message)
         self.ended[name] = asyncio.get_running_loop().time()
+
+    async def _folder(self, namespace: str, pod: str, volume: dict[str, Any]) -> Path | None:
+        """The folder that a volume of a pod is; one that is optional and not there is empty."""
+        if "persistentVolumeClaim" in volume:
+            return self.claim(namespace, volume["persistentVolumeClaim"]["claimName"])
+        for kind, plural, name in (("secret", "secrets", "secretName"), ("configMap", "configmaps", "name")):
+            if kind not in volume:
+                continue
+            folder = self._volumes / namespace / "mounts" / pod / volume["name"]
+            folder.mkdir(parents=True)
+            try:
+                found = await self._plane.kube.get(path("v1", plural, namespace, volume[kind][name]))
+            except KubeError as error:
+                if not (error.not_found and volume[kind].get("optional")):
+                    raise
+                return folder
+            for key, value in (found.get("data") or {}).items():
+                (folder / key).write_bytes(b64decode(value) if kind == "secret" else value.encode())
+            return folder
+        return None
+
+    async def _unschedulable(self, namespace: str, name: str, claim: str) -> None:
+        message = f'0/1 nodes are available: persistentvolumeclaim "{claim}" not found.'
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+        status = {"phase": "Pending", "conditions": [condition]}
+        await self._plane.merge(path("v1", "pods", namespace, name, "status"), {"status": status})
+
+
+def _moved(found: Any, folders: dict[str, str]) -> Any:
+    """The plan with the folders of this machine in the place of the pod's."""
+    if isinstance(found, dict):
+        return {key: _moved(value, folders) for key, value in found.items()}
+    if isinstance(found, list):
+        return [_moved(value, folders) for value in found]
+    for mount, folder in folders.items():
+        if isinstance(found, str) and (found == mount or found.startswith(f"{mount}/")):
+            return folder + found[len(mount) :]
+    return found

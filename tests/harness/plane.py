@@ -162,7 +162,7 @@ class Plane:
         """A pod that looks like a vLLM engine at an address; its status is ours to write."""
         flags = [
             "--model", "/models/tiny", "--served-model-name", "tiny", "--enable-lora",
-            "--max-loras", "4", "--max-cpu-loras", "16", "--max-lora-rank", "16", *args,
+            "--max-loras", "4", "--max-cpu-loras", "4096", "--max-lora-rank", "16", *args,
         ]  # fmt: skip
         env = {
             "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "true",
