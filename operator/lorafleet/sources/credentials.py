@@ -76,7 +76,7 @@ def credentials(store: Store, endpoint: str | None, secret: Secret) -> dict[str,
             continue
         if name not in store.keys:
             raise secret.invalid(
-                f"has the key {key!r}, which a {store.scheme}:// source does not take",
+                f"has the key {key!r}, which sources of {store.scheme}:// do not take",
                 f"remove it; expected {store.keys_text}, perhaps {', '.join(sorted({*store.others, CA_KEY}))}",
             )
         if name in found:

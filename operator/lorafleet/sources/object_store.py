@@ -126,10 +126,9 @@ class ObjectStoreSource:
             yield
         except PreconditionError:
             raise changed(where) from None
-        except FileNotFoundError:
-            raise self._missing() from None
         except (BaseError, OSError, ValueError) as error:
-            raise _failed(error, where, self.secret) from None
+            failed = _failed(error, where, self.secret)
+            raise self._missing() if failed.reason is Reason.SOURCE_NOT_FOUND else failed from None
 
     def _missing(self) -> ArtifactError:
         key = f" that the key in Secret {self.secret.name} is known there" if self.secret.name else " that it is public"
@@ -206,6 +205,8 @@ def _failed(error: Exception, where: str, secret: Secret) -> ArtifactError:
         if certificate[1] == "UnknownIssuer" or "CaUsedAsEndEntity" in certificate.groups():
             return untrusted(where, certificate[2] or certificate[1], secret)
         return bad_certificate(where, certificate[2] or certificate[1])
+    if isinstance(error, FileNotFoundError):
+        return refused(404, where, note)
     status = _STATUS.search(text)
     if status is not None:
         return refused(int(status[1]), where, note)
