@@ -7,9 +7,12 @@ import pytest
 
 from lorafleet.api.adapter import LoRAAdapterSpec
 from lorafleet.api.fleet import SpecialistFleetSpec
-from lorafleet.controller.jobs import USER
+from lorafleet.api.sources import Source
+from lorafleet.controller.manifests import USER, labels_of
+from lorafleet.controller.objects import parse_fleet
 from lorafleet.engines.diagnosis import Expectations, diagnose
 from lorafleet.engines.facts import EngineFacts, engine_facts
+from lorafleet.store.plan import PROGRESS_PORT
 from tests.charts.helm import CHARTS, Object, lint, of_kind, one, refusal, render
 
 CHART = "lorafleet-fleet"
@@ -44,7 +47,31 @@ CPU: Object = {
         "networkPolicy": {"operatorNamespace": "ops", "from": [{"podSelector": {"matchLabels": {"app": "client"}}}]},
     },
 }
-EVERY_SET = [OTHERS, ENGINES, CPU]
+# Everything about artifacts.
+ARTIFACTS: Object = {
+    **ENGINES,
+    "baseModel": {"name": "acme/base", "config": {"hidden_size": 64, "max_position_embeddings": 1048576}},
+    "artifacts": {"pickle": "Convert", "maxSize": "1Gi"},
+    "verification": {
+        "policy": "Signature",
+        "signature": {
+            "certificate": {"authorities": {"name": "trust", "key": "ca.pem"}, "identity": "ml@acme.example"}
+        },
+    },
+    "storage": {"quota": "100Gi", "scrub": "0 3 * * *"},
+    "adapters": {
+        "python": {
+            "versions": [
+                {"name": "1", "source": {"huggingFace": {"repo": "acme/x", "revision": "v1", "secretName": "hub"}}},
+                {"name": "2", "source": {"objectStore": {"url": "s3://b/x/", "region": "eu-west-1"}}},
+                {"name": "3", "source": {"oci": {"reference": "registry:5000/x:1", "plainHttp": True}}},
+                {"name": "4", "source": {"http": {"url": "https://h/x", "files": [{"path": "a", "sha256": "0" * 64}]}}},
+                {"name": "5", "source": {"volume": {"path": "x", "claimName": "c"}}, "digest": "sha256:" + "0" * 64},
+            ]
+        }
+    },
+}
+EVERY_SET = [OTHERS, ENGINES, CPU, ARTIFACTS]
 
 
 def pod(objects: list[Object], instance: str = "x") -> Object:
@@ -70,6 +97,11 @@ def fleet(objects: list[Object]) -> SpecialistFleetSpec:
 def vllm(objects: list[Object]) -> Object:
     (found,) = one(objects, "StatefulSet")["spec"]["template"]["spec"]["containers"]
     return dict(found)
+
+
+def engine_policy(objects: list[Object]) -> Object:
+    (found,) = [one for one in of_kind(objects, "NetworkPolicy") if not one["metadata"]["name"].endswith("-sync")]
+    return found
 
 
 def facts(objects: list[Object]) -> EngineFacts:
@@ -104,7 +136,7 @@ def test_selector_of_the_fleet_selects_the_engines() -> None:
     assert selected <= statefulset["template"]["metadata"]["labels"].items()
     others = [
         statefulset["selector"]["matchLabels"],
-        one(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        engine_policy(objects)["spec"]["podSelector"]["matchLabels"],
         one(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
         *(service["spec"]["selector"] for service in of_kind(objects, "Service")),
     ]
@@ -205,7 +237,7 @@ def test_startup_may_take_long_and_liveness_waits_for_it() -> None:
 
 
 def test_only_the_operator_the_router_and_listed_peers_reach_the_engines() -> None:
-    policy = one(render(CHART, CPU), "NetworkPolicy")["spec"]
+    policy = engine_policy(render(CHART, CPU))["spec"]
     assert policy["policyTypes"] == ["Ingress"]
     (rule,) = policy["ingress"]
     assert rule["ports"] == [{"port": "http", "protocol": "TCP"}]
@@ -220,14 +252,15 @@ def test_only_the_operator_the_router_and_listed_peers_reach_the_engines() -> No
 
 
 def test_operator_of_the_other_chart_matches_the_policys_labels() -> None:
-    policy = one(render(CHART, ENGINES), "NetworkPolicy")["spec"]["ingress"][0]["from"][0]
+    policy = engine_policy(render(CHART, ENGINES))["spec"]["ingress"][0]["from"][0]
     operator = one(render("lorafleet"), "Deployment")["spec"]["template"]["metadata"]["labels"]
     assert policy["podSelector"]["matchLabels"].items() <= operator.items()
 
 
 def test_engines_of_others_get_no_objects_of_ours() -> None:
     objects = render(CHART, OTHERS)
-    assert {item["kind"] for item in objects} == {"SpecialistFleet"}
+    assert {item["kind"] for item in objects} == {"SpecialistFleet", "NetworkPolicy"}
+    assert [item["metadata"]["name"] for item in of_kind(objects, "NetworkPolicy")] == ["x-sync"]
     spec = fleet(objects)
     assert spec.engines.port == "http"
     assert spec.capacity.max_lora_rank == 64
@@ -258,6 +291,61 @@ def test_adapters_from_values_belong_to_the_fleet() -> None:
     assert one(objects, "SpecialistFleet")["metadata"]["name"] == "hi-moe"
 
 
+def test_what_adapters_may_be_and_must_prove_is_the_fleets_spec() -> None:
+    spec = fleet(render(CHART, ARTIFACTS))
+    assert spec.base_model.config == {"hidden_size": 64, "max_position_embeddings": 1048576}
+    assert isinstance(spec.base_model.config["max_position_embeddings"], int)
+    assert (spec.artifacts.pickle, spec.artifacts.max_size) == ("Convert", "1Gi")
+    assert spec.verification.signature and spec.verification.signature.config_map_ref.name == "trust"
+    assert spec.storage.quota == "100Gi"
+    assert spec.storage.scrub and spec.storage.scrub.schedule == "0 3 * * *"
+
+
+def test_nothing_is_asked_of_adapters_unless_it_is_said() -> None:
+    spec = fleet(render(CHART, ENGINES))
+    default = SpecialistFleetSpec.model_validate(one(render(CHART, OTHERS), "SpecialistFleet")["spec"])
+    for found in (spec, default):
+        assert (found.verification.policy, found.verification.signature) == ("None", None)
+        assert (found.artifacts.pickle, found.artifacts.max_size) == ("Refuse", "64Gi")
+        assert (found.storage.quota, found.storage.scrub) == (None, None)
+        assert (found.base_model.config, found.base_model.volume) == (None, None)
+
+
+def test_base_models_folder_can_be_a_claim() -> None:
+    values = {**ENGINES, "baseModel": {"name": "acme/base", "volume": {"claimName": "models", "path": "base"}}}
+    volume = fleet(render(CHART, values)).base_model.volume
+    assert volume and (volume.claim_name, volume.path) == ("models", "base")
+
+
+def test_every_source_can_be_given_in_values() -> None:
+    spec = LoRAAdapterSpec.model_validate(one(render(CHART, ARTIFACTS), "LoRAAdapter")["spec"])
+    schemes = {version.source.scheme for version in spec.versions}
+    assert schemes == {field.alias for field in Source.model_fields.values()}
+
+
+def test_schema_of_sources_knows_the_fields_of_the_models() -> None:
+    schema = json.loads((CHARTS / CHART / "values.schema.json").read_text())["properties"]["adapters"]
+    entry = schema["additionalProperties"]["properties"]["versions"]["items"]["properties"]["source"]["properties"]
+    for name, field in Source.model_fields.items():
+        (model,) = [one for one in field.annotation.__args__ if one is not type(None)]  # type: ignore[union-attr]
+        known = {part.alias for part in model.model_fields.values()}
+        assert set(entry[field.alias]["properties"]) == known, name
+
+
+def test_only_the_operator_asks_sync_pods_how_far_they_are() -> None:
+    objects = render(CHART, ENGINES)
+    (policy,) = [item for item in of_kind(objects, "NetworkPolicy") if item["metadata"]["name"] == "x-sync"]
+    spec = policy["spec"]
+    raw = {**one(objects, "SpecialistFleet")}
+    raw["metadata"] = {**raw["metadata"], "uid": "u", "resourceVersion": "1"}
+    assert spec["podSelector"]["matchLabels"].items() <= labels_of(parse_fleet(raw)).items()
+    assert spec["policyTypes"] == ["Ingress"], "they fetch from anywhere"
+    (rule,) = spec["ingress"]
+    assert rule["ports"] == [{"port": PROGRESS_PORT, "protocol": "TCP"}]
+    operator = one(render("lorafleet"), "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert rule["from"][0]["podSelector"]["matchLabels"].items() <= operator.items()
+
+
 def test_schema_of_adapters_knows_the_fields_of_the_model() -> None:
     schema = json.loads((CHARTS / CHART / "values.schema.json").read_text())["properties"]["adapters"]
     known = {field.alias for field in LoRAAdapterSpec.model_fields.values()}
@@ -285,6 +373,13 @@ def test_long_names_stay_within_the_limit_of_labels() -> None:
         ({**ENGINES, "storage": {"create": False}}, "storage.claimName is needed"),
         ({**ENGINES, "storage": {"mountPath": "adapters"}}, "mountPath"),
         ({**ENGINES, "drainTime": "30"}, "drainTime"),
+        ({**ENGINES, "storage": {"quota": "much"}}, "quota"),
+        ({**ENGINES, "verification": {"policy": "Trust"}}, "policy"),
+        ({**ENGINES, "artifacts": {"pickle": "Allow"}}, "pickle"),
+        (
+            {**ENGINES, "baseModel": {"name": "b", "config": {"a": 1}, "volume": {"claimName": "c"}}},
+            "two places for one file",
+        ),
         ({**ENGINES, "adapters": {"Python": {"versions": []}}}, "Python"),
         ({**ENGINES, "adapters": {"python": {"version": []}}}, "version"),
         ({**ENGINES, "adapters": {"python": {"versions": [{"name": "1", "source": {}}]}}}, "source"),

@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
+from lorafleet.api.names import COMPONENT_LABEL
+from lorafleet.controller.jobs import COMPONENT
 from lorafleet.controller.settings import Settings
+from lorafleet.store.plan import PROGRESS_PORT
 from tests.charts.helm import CHARTS, REPOSITORY, Object, lint, of_kind, one, refusal, render
 
 CHART = "lorafleet"
@@ -31,6 +34,8 @@ NEEDED = {
     ("", "pods"): {"list", "watch"},
     ("", "secrets"): {"get"},
     ("batch", "jobs"): {"list", "watch", "create", "delete"},
+    # Server-side apply of what is not there yet is a create as well.
+    ("batch", "cronjobs"): {"create", "patch", "delete"},
     ("events.k8s.io", "events"): {"create"},
 }
 
@@ -197,7 +202,9 @@ def test_network_policy_opens_the_http_port_only() -> None:
     limited = one(render(CHART, FULL), "NetworkPolicy")["spec"]
     assert limited["ingress"][0]["from"] == [{"namespaceSelector": {}}]
     ports = [[port["port"] for port in rule["ports"]] for rule in limited["egress"]]
-    assert ports == [[53, 53], [6443], [8000]]
+    assert ports == [[53, 53], [6443], [8000], [PROGRESS_PORT]]
+    (peer,) = limited["egress"][-1]["to"]
+    assert peer["podSelector"]["matchLabels"] == {COMPONENT_LABEL: COMPONENT}
 
 
 def test_service_monitor_is_there_only_when_asked_for() -> None:

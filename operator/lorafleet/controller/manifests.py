@@ -67,7 +67,7 @@ def scrub(fleet: Fleet, schedule: str, plan: SyncPlan, items: Sequence[SyncItem]
         "metadata": {
             "name": scrub_name(fleet.name),
             "namespace": fleet.namespace,
-            "labels": _labels(fleet),
+            "labels": labels_of(fleet),
             "ownerReferences": [_owner(fleet)],
         },
         "spec": {
@@ -83,7 +83,8 @@ def scrub(fleet: Fleet, schedule: str, plan: SyncPlan, items: Sequence[SyncItem]
     }
 
 
-def _labels(fleet: Fleet) -> dict[str, str]:
+def labels_of(fleet: Fleet) -> dict[str, str]:
+    """The labels of all sync work of a fleet."""
     return {
         names.MANAGED_BY_LABEL: "lorafleet",
         names.COMPONENT_LABEL: COMPONENT,
@@ -97,12 +98,12 @@ def _owner(fleet: Fleet) -> Object:
 
 def _job(fleet: Fleet, plan: SyncPlan, items: Sequence[SyncItem], mounts: Mounts, settings: Settings) -> Object:
     return {
-        "metadata": {"labels": _labels(fleet), "annotations": {ITEMS_ANNOTATION: dump_items(items)}},
+        "metadata": {"labels": labels_of(fleet), "annotations": {ITEMS_ANNOTATION: dump_items(items)}},
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": int(plan.deadline_seconds) + 60,
             "ttlSecondsAfterFinished": KEPT_SECONDS,
-            "template": {"metadata": {"labels": _labels(fleet)}, "spec": _pod(fleet, plan, mounts, settings)},
+            "template": {"metadata": {"labels": labels_of(fleet)}, "spec": _pod(fleet, plan, mounts, settings)},
         },
     }
 
