@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from lorafleet.api import crd, names
 from lorafleet.api.adapter import LoRAAdapterSpec
@@ -18,6 +19,11 @@ def adapter(**spec: Any) -> dict[str, Any]:
     return {"fleet": "fleet", "versions": [{"name": "1", "source": VOLUME}], **spec}
 
 
+def source(**schemes: Any) -> dict[str, Any]:
+    """An adapter whose version comes from there."""
+    return adapter(versions=[{"name": "1", "source": schemes}])
+
+
 def fleet(**spec: Any) -> dict[str, Any]:
     """A good fleet with changes."""
     return {
@@ -28,14 +34,62 @@ def fleet(**spec: Any) -> dict[str, Any]:
     }
 
 
+STORAGE = {"claimName": "claim", "mountPath": "/adapters"}
+REF = {"name": "trust", "key": "ca.pem"}
+KEY = {"publicKey": {"name": "trust", "key": "signer.pub"}}
+SIGSTORE = {"sigstore": {"identity": "a@b.c", "issuer": "https://issuer", "trustConfig": REF}}
 FULL = adapter(
     domains=["python", "testing"],
     versions=[
-        {"name": "1.0.0", "source": {"huggingFace": {"repo": "acme/python", "revision": "3f2a"}}},
-        {"name": "1.1.0", "source": {"objectStore": {"url": "s3://m/p/1.1.0/", "secretName": "s3"}}},
-        {"name": "1.2.0", "source": {"oci": {"reference": "example/p:1"}}, "digest": "sha256:" + "0" * 64},
+        {
+            "name": "1.0.0",
+            "source": {
+                "huggingFace": {
+                    "repo": "acme/python",
+                    "revision": "refs/pr/1",
+                    "subfolder": "best/adapter",
+                    "endpoint": "http://mirror:8080/hub",
+                    "secretName": "hub",
+                }
+            },
+        },
+        {
+            "name": "1.1.0",
+            "source": {
+                "objectStore": {
+                    "url": "s3://m/p/1.1.0/",
+                    "endpoint": "http://minio.minio:9000",
+                    "region": "eu-west-1",
+                    "secretName": "s3",
+                }
+            },
+        },
+        {
+            "name": "1.2.0",
+            "source": {
+                "oci": {
+                    "reference": f"registry:5000/acme/p:1@sha256:{'0' * 64}",
+                    "subfolder": "model",
+                    "plainHttp": True,
+                    "pullSecretName": "pull",
+                }
+            },
+            "digest": "sha256:" + "0" * 64,
+        },
         {"name": "1.3.0", "source": {"http": {"url": "https://example/x.tar", "sha256": "0" * 64}}},
         {"name": "1.4.0", "source": VOLUME},
+        {
+            "name": "1.5.0",
+            "source": {
+                "http": {
+                    "url": "https://example/p/?v=1",
+                    "files": [{"path": "adapter_config.json", "sha256": "0" * 64}],
+                    "subfolder": "a",
+                    "secretName": "headers",
+                }
+            },
+        },
+        {"name": "1.6.0", "source": {"objectStore": {"url": "az://container"}}},
     ],
     activeVersion="1.2.0",
     traffic=[{"version": "1.2.0", "weight": 70}, {"version": "1.4.0", "weight": 30}],
@@ -55,7 +109,7 @@ FULL = adapter(
 REFUSED_ADAPTERS = {
     "no source": (adapter(versions=[{"name": "1", "source": {}}]), "exactly one of"),
     "two sources": (
-        adapter(versions=[{"name": "1", "source": {**VOLUME, "oci": {"reference": "x:1"}}}]),
+        adapter(versions=[{"name": "1", "source": {**VOLUME, "oci": {"reference": "registry/x:1"}}}]),
         "exactly one of",
     ),
     "same version twice": (
@@ -77,6 +131,38 @@ REFUSED_ADAPTERS = {
     "bad pin": (adapter(versions=[{"name": "1", "source": VOLUME, "digest": "sha256:x"}]), "should match"),
     "bad pause": (adapter(rollout={"steps": [{"weight": 5, "pause": "soon"}]}), "should match"),
     "pause with content": (adapter(rollout={"steps": [{"weight": 5, "pause": {"a": 1}}]}), "at most 0"),
+    "repository with a path": (source(huggingFace={"repo": "a/b/c"}), "should match"),
+    "revision with a space": (source(huggingFace={"repo": "a/b", "revision": "a b"}), "should match"),
+    "folder out of the repository": (source(huggingFace={"repo": "a/b", "subfolder": "a/../b"}), "stays inside"),
+    "absolute folder": (source(huggingFace={"repo": "a/b", "subfolder": "/a"}), "should match"),
+    "endpoint with a password": (source(huggingFace={"repo": "a/b", "endpoint": "https://u:p@hub"}), "should match"),
+    "bucket of another kind": (source(objectStore={"url": "ftp://bucket/x"}), "should match"),
+    "bucket with a password": (source(objectStore={"url": "s3://key:secret@bucket/x"}), "should match"),
+    "bucket with a query": (source(objectStore={"url": "s3://bucket/x?a=b"}), "should match"),
+    "odd region": (source(objectStore={"url": "s3://b/x", "region": "eu west"}), "should match"),
+    "reference without a registry": (source(oci={"reference": "x:1"}), "should match"),
+    "reference with a short digest": (source(oci={"reference": "registry/x@sha256:00"}), "should match"),
+    "folder out of the artifact": (source(oci={"reference": "registry/x:1", "subfolder": ".."}), "stays inside"),
+    "archive without its hash": (source(http={"url": "https://h/x.tar"}), "either sha256"),
+    "archive and files": (
+        source(http={"url": "https://h/x", "sha256": "0" * 64, "files": [{"path": "a", "sha256": "0" * 64}]}),
+        "either sha256",
+    ),
+    "file without its hash": (source(http={"url": "https://h/x", "files": [{"path": "a"}]}), "Required value"),
+    "file in a folder": (
+        source(http={"url": "https://h/x", "files": [{"path": "a/b", "sha256": "0" * 64}]}),
+        "should match",
+    ),
+    "file twice": (
+        source(http={"url": "https://h/x", "files": [{"path": "a", "sha256": "0" * 64}] * 2}),
+        "Duplicate value",
+    ),
+    "address with a password": (source(http={"url": "https://u:p@h/x.tar", "sha256": "0" * 64}), "should match"),
+    "folder out of the archive": (
+        source(http={"url": "https://h/x.tar", "sha256": "0" * 64, "subfolder": "a//b"}),
+        "stays inside",
+    ),
+    "bad name of a secret": (source(huggingFace={"repo": "a/b", "secretName": "Not A Name"}), "should match"),
     "fleet name too long": (adapter(fleet="x" * 64), "may not be more than 63"),
     "error rate above 1": (adapter(rollout={"analysis": {"maxErrorRate": 1.5}}), "less than or equal to 1"),
 }
@@ -87,6 +173,67 @@ REFUSED_FLEETS = {
     "relative mount path": (fleet(storage={"claimName": "c", "mountPath": "adapters"}), "should match"),
     "no base model": (fleet(baseModel={"name": ""}), "at least 1 chars"),
     "bad drain time": (fleet(drainTime="soon"), "should match"),
+    "base model twice": (
+        fleet(baseModel={"name": "b", "config": {"hidden_size": 1}, "volume": {"claimName": "c"}}),
+        "not from both",
+    ),
+    "base model out of its claim": (
+        fleet(baseModel={"name": "b", "volume": {"claimName": "c", "path": "a/../../b"}}),
+        "stays inside",
+    ),
+    "base model at an absolute path": (
+        fleet(baseModel={"name": "b", "volume": {"claimName": "c", "path": "/a"}}),
+        "leading slash",
+    ),
+    "base model of a claim without a name": (fleet(baseModel={"name": "b", "volume": {"path": "a"}}), "Required value"),
+    "odd quota": (fleet(storage={**STORAGE, "quota": "1.5Gi"}), "should match"),
+    "scrub without a schedule": (fleet(storage={**STORAGE, "scrub": {}}), "Required value"),
+    "odd schedule": (fleet(storage={**STORAGE, "scrub": {"schedule": "daily"}}), "should match"),
+    "unknown treatment of pickles": (fleet(artifacts={"pickle": "Load"}), "Unsupported value"),
+    "unknown policy": (fleet(verification={"policy": "Trust"}), "Unsupported value"),
+    "signature without its policy": (fleet(verification={"signature": KEY}), "only with it"),
+    "policy without a signature": (fleet(verification={"policy": "Signature"}), "only with it"),
+    "no way to verify": (fleet(verification={"policy": "Signature", "signature": {}}), "exactly one of publicKey"),
+    "two ways to verify": (
+        fleet(verification={"policy": "Signature", "signature": {**KEY, **SIGSTORE}}),
+        "exactly one of publicKey",
+    ),
+    "certificate without an identity": (
+        fleet(verification={"policy": "Signature", "signature": {"certificate": {"authorities": REF}}}),
+        "Required value",
+    ),
+    "no tensor parallelism": (fleet(capacity={"tensorParallelSize": 0}), "greater than or equal to 1"),
+}
+
+WHOLE_FLEETS = {
+    "config": fleet(
+        baseModel={
+            "name": "b",
+            "config": {
+                "hidden_size": 64,
+                "rope_scaling": {"factor": 8.0, "original": None},
+                "eos": [1, 2],
+                "tie": True,
+            },
+        },
+        artifacts={"pickle": "Convert", "maxSize": "10Gi"},
+        verification={"policy": "Digest"},
+    ),
+    "volume": fleet(
+        baseModel={"name": "b", "volume": {"claimName": "models", "path": "qwen/32b"}},
+        storage={**STORAGE, "quota": "100Gi", "scrub": {"schedule": "*/5 0-6 * JAN-MAR mon,tue"}},
+        verification={"policy": "Signature", "signature": KEY},
+        capacity={"maxLoras": 4, "maxCpuLoras": 16, "maxLoraRank": 64, "tensorParallelSize": 8},
+    ),
+    "certificate": fleet(
+        baseModel={"name": "b", "volume": {"claimName": "models"}},
+        storage={**STORAGE, "scrub": {"schedule": "@daily"}},
+        verification={
+            "policy": "Signature",
+            "signature": {"certificate": {"authorities": REF, "identity": "ml@acme.example"}},
+        },
+    ),
+    "sigstore": fleet(verification={"policy": "Signature", "signature": SIGSTORE}),
 }
 
 
@@ -113,6 +260,23 @@ async def test_the_whole_api_of_the_design_is_accepted_and_read_back(plane: Plan
     found = (await plane.get_adapter(namespace, "full"))["spec"]
     assert LoRAAdapterSpec.model_validate(found) == LoRAAdapterSpec.model_validate(FULL)
     assert LoRAAdapterSpec.model_validate(found).not_acted_on() == ("spec.domains", "spec.traffic", "spec.rollout")
+
+
+@pytest.mark.parametrize("case", WHOLE_FLEETS)
+async def test_everything_that_a_fleet_may_say_is_accepted_and_read_back(
+    plane: Plane, namespace: str, case: str
+) -> None:
+    await plane.put(namespace, names.FLEET_KIND, names.FLEET_PLURAL, "full", WHOLE_FLEETS[case])
+    found = (await plane.get_fleet(namespace, "full"))["spec"]
+    assert SpecialistFleetSpec.model_validate(found) == SpecialistFleetSpec.model_validate(WHOLE_FLEETS[case])
+
+
+async def test_the_models_refuse_what_the_api_server_refuses_where_they_can(plane: Plane) -> None:
+    """Patterns stand once; what only a CEL rule says is the API server's alone."""
+    patterns = {case: spec for case, (spec, words) in REFUSED_ADAPTERS.items() if words == "should match"}
+    for spec in patterns.values():
+        with pytest.raises(ValidationError):
+            LoRAAdapterSpec.model_validate(spec)
 
 
 @pytest.mark.parametrize(

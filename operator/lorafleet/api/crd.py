@@ -46,7 +46,7 @@ def _structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str
         target = definitions[schema["$ref"].rsplit("/", 1)[-1]]
         schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
     if schema.get("x-kubernetes-preserve-unknown-fields") or schema.get("x-kubernetes-int-or-string"):
-        schema = {key: value for key, value in schema.items() if key not in ("anyOf", "type")}
+        schema = {key: value for key, value in schema.items() if key != "anyOf"}
     elif "anyOf" in schema:
         (choice,) = (option for option in schema["anyOf"] if option.get("type") != "null")
         schema = {**choice, **{key: value for key, value in schema.items() if key != "anyOf"}}
