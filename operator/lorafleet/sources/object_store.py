@@ -74,14 +74,14 @@ class ObjectStoreSource:
         where = f"{file.path} of {self._where}"
         options: dict[str, Any] = {"range": {"offset": start}} if start else {}
         if file.locator:
-            options["if_match"] = file.locator
+            options["if_match"] = f'"{file.locator}"'
         with self._errors(where):
             try:
                 result = self._store.get(file.path, options=options or None)
             except FileNotFoundError:
                 raise changed(where) from None
             # Some stores do not know If-Match.
-            if (file.locator and result.meta["e_tag"] not in (file.locator, None)) or result.meta["size"] != file.size:
+            if _etag(result.meta) not in (file.locator, "") or result.meta["size"] != file.size:
                 raise changed(where)
             chunks = result.stream(min_chunk_size=CHUNK_BYTES)
         while True:
@@ -101,8 +101,9 @@ class ObjectStoreSource:
         with self._errors(self._where):
             for number, (name, meta) in enumerate(self._objects(), 1):
                 check_entries(number, self.wanted.limits)
-                validator = meta["e_tag"] or f"{meta['last_modified'].isoformat()}"
-                found[name] = SourceFile(name, meta["size"], f"{validator} {meta['size']}", locator=meta["e_tag"] or "")
+                etag = _etag(meta)
+                validator = etag or meta["last_modified"].isoformat()
+                found[name] = SourceFile(name, meta["size"], f"{validator} {meta['size']}", locator=etag)
         if not found:
             raise self._missing()
         sizes = ((name, file.size) for name, file in found.items())
@@ -189,6 +190,11 @@ def _open(spec: ObjectStoreSpec, secret: Secret) -> Any:
             f"has credentials that source {spec.url} cannot use ({type(error).__name__})",
             f"check the form of {store.keys_text}, and of ca.crt",
         ) from None
+
+
+def _etag(meta: Mapping[str, Any]) -> str:
+    """An object's ETag; some stores put it into quotes in an answer and not in a listing."""
+    return (meta["e_tag"] or "").strip('"')
 
 
 def _pin(files: tuple[SourceFile, ...]) -> str:
