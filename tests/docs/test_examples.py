@@ -10,8 +10,9 @@ import yaml
 
 from lorafleet.api.adapter import LoRAAdapterSpec
 from lorafleet.api.crd import crds
-from lorafleet.api.fleet import SpecialistFleetSpec
+from lorafleet.api.fleet import PicklePolicy, SignatureTrust, SpecialistFleetSpec, VerificationPolicy
 from lorafleet.api.names import ADAPTER_KIND, API_VERSION, FLEET_KIND
+from lorafleet.api.sources import Source
 from lorafleet.engines.diagnosis import Expectations, diagnose
 from lorafleet.engines.facts import engine_facts
 
@@ -66,6 +67,38 @@ def spec_of(file: str, kind: str) -> dict[str, Any]:
 def test_example_of_what_is_not_acted_on_sets_such_fields() -> None:
     spec = LoRAAdapterSpec.model_validate(spec_of("adapter-not-acted-on.yaml", ADAPTER_KIND))
     assert set(spec.not_acted_on()) == {"spec.domains", "spec.rollout"}
+
+
+def specs(kind: str) -> list[dict[str, Any]]:
+    return [item["spec"] for where, item in OBJECTS if item["kind"] == kind and where.endswith(".yaml")]
+
+
+def test_there_is_an_example_of_each_source() -> None:
+    adapters = [LoRAAdapterSpec.model_validate(spec) for spec in specs(ADAPTER_KIND)]
+    shown = {version.source.scheme for spec in adapters for version in spec.versions}
+    assert shown == {field.alias for field in Source.model_fields.values()}
+
+
+def test_there_is_an_example_of_each_policy_and_each_way_to_verify() -> None:
+    fleets = [SpecialistFleetSpec.model_validate(spec) for spec in specs(FLEET_KIND)]
+    assert {spec.verification.policy for spec in fleets} == set(VerificationPolicy)
+    shown = {way for spec in fleets if spec.verification.signature for way in spec.verification.signature.to_json()}
+    assert shown == {field.alias for field in SignatureTrust.model_fields.values()}
+
+
+def test_there_is_an_example_of_each_thing_that_a_fleet_may_ask_for() -> None:
+    fleets = [SpecialistFleetSpec.model_validate(spec) for spec in specs(FLEET_KIND)]
+    assert {spec.artifacts.pickle for spec in fleets} == set(PicklePolicy)
+    for name in ("config", "volume"):
+        assert any(getattr(spec.base_model, name) for spec in fleets), name
+    for name in ("quota", "scrub"):
+        assert any(getattr(spec.storage, name) for spec in fleets), name
+
+
+def test_each_example_is_named_in_the_pages() -> None:
+    pages = "".join(page.read_text() for page in (DOCS.parent / "README.md", *DOCS.glob("*.md")))
+    for file in (DOCS / "examples").glob("*.yaml"):
+        assert file.name in pages, file.name
 
 
 def test_engines_of_the_examples_suit_the_fleet_of_the_examples() -> None:
