@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,11 +47,13 @@ class ObjectStoreSource:
     secret: Secret
     wanted: Wanted
     pin: str | None = None
-    _store: Any = field(init=False, repr=False)
+    _bucket: Any = field(init=False, repr=False)
+    _folder: str = field(init=False)
 
     def __post_init__(self) -> None:
         """Raises ArtifactError (SecretInvalid, SourceInvalid)."""
-        object.__setattr__(self, "_store", _open(self.spec, self.secret))
+        object.__setattr__(self, "_folder", _folder(self.spec))
+        object.__setattr__(self, "_bucket", _open(self.spec, self.secret))
 
     def describe(self) -> Mapping[str, str]:
         """Scheme, address and endpoint."""
@@ -79,7 +82,7 @@ class ObjectStoreSource:
             options["if_match"] = f'"{file.locator}"'
         with self._errors(where):
             try:
-                result = self._store.get(file.path, options=options or None)
+                result = self._bucket.get(self._key(file.path), options=options or None)
             except FileNotFoundError:
                 raise changed(where) from None
             # Some stores do not know If-Match.
@@ -114,13 +117,16 @@ class ObjectStoreSource:
     def _objects(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """The objects directly in the folder, by name. Page by page: a bucket may hold millions."""
         below = 0
-        for page in self._store.list(chunk_size=_LIST_PAGE):
+        for page in self._bucket.list(self._folder or None, chunk_size=_LIST_PAGE):
             for meta in page:
-                name = meta["path"]
-                if "/" not in name and name:
+                name = meta["path"].removeprefix(self._key(""))
+                if name and "/" not in name:
                     yield name, meta
             below += len(page)
             check_entries(below // _DEPTH, self.wanted.limits)
+
+    def _key(self, name: str) -> str:
+        return f"{self._folder}/{name}" if self._folder else name
 
     @contextmanager
     def _errors(self, where: str) -> Iterator[None]:
@@ -146,62 +152,72 @@ class ObjectStoreSource:
         return f"source {self.spec.url}" + (f" at {self.spec.endpoint}" if self.spec.endpoint else "")
 
 
+def _folder(spec: ObjectStoreSpec) -> str:
+    """The folder's path in its bucket, without slashes around it."""
+    folder = urlsplit(spec.url).path.strip("/")
+    if folder and {"", ".", ".."} & set(folder.split("/")):
+        raise ArtifactError(
+            Reason.SOURCE_INVALID,
+            f"source {spec.url} has a path with an empty part, '.' or '..': name the folder without them in a new"
+            " version",
+        )
+    return folder
+
+
 def _open(spec: ObjectStoreSpec, secret: Secret) -> Any:
+    """The bucket, for reading. Raises ArtifactError (SecretInvalid, SourceInvalid)."""
     parts = urlsplit(spec.url)
     store = STORES[parts.scheme]
-    config: dict[str, Any] = {**credentials(store, spec.endpoint, secret)}
+    config: dict[str, str | bool] = {**credentials(store, spec.endpoint, secret)}
     if spec.endpoint:
         config[store.endpoint_key] = spec.endpoint
     if spec.region and parts.scheme == "s3":
+        config.pop("aws_default_region", None)
         config["aws_region"] = spec.region
+    try:
+        return _bucket(parts.scheme, parts.netloc, frozenset(config.items()), spec.endpoint, secret.authorities())
+    except (BaseError, OSError, ValueError) as error:
+        raise secret.invalid(
+            f"has keys that source {spec.url} cannot use ({type(error).__name__})",
+            f"check the form of {store.keys_text}, and of ca.crt",
+        ) from None
+
+
+@lru_cache(maxsize=16)
+def _bucket(
+    scheme: str, name: str, config: frozenset[tuple[str, str | bool]], endpoint: str | None, authorities: str | None
+) -> Any:
+    """A client of a bucket. Making one takes longer than fetching a small adapter, and it keeps its connections."""
     options: dict[str, Any] = {
-        "allow_http": (spec.endpoint or "").startswith("http:"),
+        "allow_http": (endpoint or "").startswith("http:"),
         "connect_timeout": timedelta(seconds=5),
         "read_timeout": timedelta(seconds=20),
         # Of a whole download. The Job has a deadline of its own.
         "timeout": timedelta(days=1),
     }
-    authorities = secret.authorities()
     if authorities is not None:
         options["root_certificate"] = authorities
-    try:
-        return {"s3": S3Store, "gs": GCSStore, "az": AzureStore}[parts.scheme](
-            parts.netloc,
-            prefix=parts.path.strip("/") or None,
-            config=config,
-            client_options=options,
-            # Whoever fetches tries again and goes on where it was; here only what is over in a moment.
-            retry_config={
-                "max_retries": 1,
-                "retry_timeout": timedelta(seconds=5),
-                "backoff": {
-                    "init_backoff": timedelta(milliseconds=200),
-                    "max_backoff": timedelta(seconds=1),
-                    "base": 2,
-                },
-            },
-        )
-    except (BaseError, OSError, ValueError) as error:
-        if "Could not parse path" in str(error):
-            raise ArtifactError(
-                Reason.SOURCE_INVALID,
-                f"source {spec.url} has a path with an empty part or '..': name the folder without them in a new"
-                " version",
-            ) from None
-        raise secret.invalid(
-            f"has credentials that source {spec.url} cannot use ({type(error).__name__})",
-            f"check the form of {store.keys_text}, and of ca.crt",
-        ) from None
-
-
-def _etag(meta: Mapping[str, Any]) -> str:
-    """An object's ETag; some stores put it into quotes in an answer and not in a listing."""
-    return (meta["e_tag"] or "").strip('"')
+    return {"s3": S3Store, "gs": GCSStore, "az": AzureStore}[scheme](
+        name,
+        config=dict(config),
+        client_options=options,
+        # Whoever fetches tries again and goes on where it was; here only what is over in a moment.
+        retry_config={
+            "max_retries": 1,
+            "retry_timeout": timedelta(seconds=5),
+            "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=1), "base": 2},
+        },
+    )
 
 
 def _pin(files: tuple[SourceFile, ...]) -> str:
     lines = sorted(f"{file.path} {file.identity}\n" for file in files)
     return f"objects:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
+
+
+def _etag(meta: Mapping[str, Any]) -> str:
+    """An object's ETag; some stores put it into quotes in an answer and not in a listing."""
+    return (meta["e_tag"] or "").strip('"')
 
 
 def _failed(error: Exception, where: str, secret: Secret) -> ArtifactError:

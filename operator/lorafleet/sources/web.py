@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import IO, Any, NoReturn
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlsplit
@@ -259,15 +260,20 @@ def _check_headers(credentials: Mapping[str, str], secret: Secret) -> None:
 
 
 def _context(secret: Secret) -> ssl.SSLContext:
+    try:
+        return _trusting(secret.authorities())
+    except (ssl.SSLError, ValueError):
+        raise secret.invalid(
+            f"has a key {CA_KEY!r} that is no certificate in PEM", "put the authority's certificate there"
+        ) from None
+
+
+@lru_cache(maxsize=16)
+def _trusting(authorities: str | None) -> ssl.SSLContext:
+    """Reading the system's authorities takes as long as fetching a small adapter."""
     context = ssl.create_default_context()
-    authorities = secret.authorities()
     if authorities is not None:
-        try:
-            context.load_verify_locations(cadata=authorities)
-        except (ssl.SSLError, ValueError):
-            raise secret.invalid(
-                f"has a key {CA_KEY!r} that is no certificate in PEM", "put the authority's certificate there"
-            ) from None
+        context.load_verify_locations(cadata=authorities)
     return context
 
 
