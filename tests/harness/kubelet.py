@@ -1,27 +1,32 @@
 """The kubelet's part for sync pods: runs the very code of ``lorafleet sync`` in this process, on a local folder.
 
-It takes the plan from the pod as the Job has it, gives it claims, Secrets and ConfigMaps as folders, runs it, and writes
-the termination message into the pod's status.
+It takes the plan from the pod as the Job has it, gives it claims, Secrets and ConfigMaps as folders, runs it, and
+writes the termination message into the pod's status.
 """
 
 import asyncio
 import contextlib
 import json
 from base64 import b64decode
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lorafleet.cli.sync import run_sync
 from lorafleet.controller import jobs
 from lorafleet.controller.kube import KubeError, informer, path
-from lorafleet.store.plan import PLAN_ENV, SyncPlan, encode
+from lorafleet.store.plan import PLAN_ENV, SyncPlan, SyncReport, encode
 from tests.harness.plane import Plane
 
 
 class FakeKubelet:
-    """Runs sync pods of all namespaces; ``volumes`` holds a folder per namespace and claim."""
+    """Runs sync pods of all namespaces; ``volumes`` holds a folder per namespace and claim.
 
-    def __init__(self, plane: Plane, volumes: Path) -> None:
+    ``run`` is what a pod does with its plan: the real code, unless a test is about what the operator makes of answers.
+    """
+
+    def __init__(self, plane: Plane, volumes: Path, run: Callable[[SyncPlan], SyncReport] = run_sync) -> None:
+        self.run = run
         self._plane = plane
         self._volumes = volumes
         self._tasks: set[asyncio.Task[None]] = set()
@@ -57,6 +62,8 @@ class FakeKubelet:
             if pod is None or kind == "DELETED" or pod["metadata"]["uid"] in seen:
                 continue
             seen.add(pod["metadata"]["uid"])
+            if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+                continue
             task = asyncio.create_task(self._run(pod))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -78,7 +85,7 @@ class FakeKubelet:
             if folder is not None:
                 folders[mount] = str(folder)
         plan = SyncPlan.model_validate(_moved(json.loads(text), folders))
-        message = encode(await asyncio.to_thread(run_sync, plan)).decode()
+        message = encode(await asyncio.to_thread(self.run, plan)).decode()
         status = {
             "phase": "Succeeded",
             "conditions": [{"type": "Ready", "status": "False"}],
