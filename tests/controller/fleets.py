@@ -39,14 +39,20 @@ def state_of(spec: dict[str, Any] | None = None, status: dict[str, Any] | None =
 
 
 def add_adapter(
-    state: FleetState, name: str, status: dict[str, Any] | None = None, created: str = "", uid: str = "a"
+    state: FleetState,
+    name: str,
+    status: dict[str, Any] | None = None,
+    created: str = "",
+    uid: str = "a",
+    sources: dict[str, Any] | None = None,
 ) -> None:
     """One more adapter."""
-    versions = [{"name": version, "source": source} for version, source in SOURCES.items()]
+    sources = sources or SOURCES
+    versions = [{"name": version, "source": source} for version, source in sources.items()]
     state.adapters[name] = parse_adapter(
         {
             "metadata": {**META, "name": name, "uid": uid, "creationTimestamp": created},
-            "spec": {"fleet": "fleet", "versions": versions, "activeVersion": "1"},
+            "spec": {"fleet": "fleet", "versions": versions, "activeVersion": next(iter(sources))},
             "status": status or {},
         }
     )

@@ -29,6 +29,15 @@ def test_the_smallest_engine_decides_how_many_adapters_fit() -> None:
     assert fleetview.gpu_slots(state) == 2
 
 
+def test_engines_that_are_away_come_back_as_they_were() -> None:
+    """Else everything would get a place, and every refused version be checked again, when a fleet is scaled to none."""
+    state = state_of(status={"memory": {"maxCpuLoras": 8, "maxLoras": 2, "tensorParallelSize": 4}})
+    found = (fleetview.cpu_places(state), fleetview.gpu_slots(state), fleetview.parallel_size(state))
+    assert found == (8, 2, 4)
+    state.engines["a"] = engine("a", "--config", "/c.yaml")
+    assert fleetview.cpu_places(state) is None, "it is there, and does not say"
+
+
 def test_an_engine_without_the_flag_has_vllms_default() -> None:
     state = state_of()
     state.engines["a"] = engine("a", *LORA)
@@ -48,7 +57,7 @@ def test_the_spec_says_what_the_engines_do_not_show() -> None:
 
 
 def test_everything_that_takes_a_place_counts() -> None:
-    state = state_of({"capacity": {"maxCpuLoras": 9}})
+    state = state_of({"capacity": {"maxCpuLoras": 6}})
     names = {loaded(state, "loaded"), loaded(state, "loading", "Loading")}
     draining = {
         "name": "1",
@@ -62,7 +71,16 @@ def test_everything_that_takes_a_place_counts() -> None:
     found = fleetview.room(state, state.adapters["python"])
     assert found is not None
     assert found.held == names | {draining["servedName"], "promised/1-x", "lingering/1-x", "static"}
-    assert found.limit == 9
+    assert found.limit == 6
+
+
+def test_nothing_is_counted_while_there_is_room_for_everything_twice() -> None:
+    state = state_of({"capacity": {"maxCpuLoras": 9}})
+    for number in range(8):
+        loaded(state, f"a{number}")
+    assert fleetview.room(state, state.adapters["python"]) is None
+    loaded(state, "a8")
+    assert fleetview.room(state, state.adapters["python"]) is not None
 
 
 def test_an_adapter_whose_versions_have_their_places_needs_no_room() -> None:
@@ -73,7 +91,7 @@ def test_an_adapter_whose_versions_have_their_places_needs_no_room() -> None:
 
 @pytest.mark.parametrize(("suspend", "ahead"), [(False, 1), (True, 0)])
 def test_older_adapters_that_wait_are_ahead_unless_they_are_suspended(suspend: bool, ahead: int) -> None:
-    state = state_of({"capacity": {"maxCpuLoras": 4}})
+    state = state_of({"capacity": {"maxCpuLoras": 1}})
     add_adapter(state, "python", created="2026-01-02T00:00:00Z")
     loaded(state, "older", "Published", "NoRoom", created="2026-01-01T00:00:00Z")
     loaded(state, "younger", "Published", "NoRoom", created="2026-01-03T00:00:00Z")

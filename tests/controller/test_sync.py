@@ -56,6 +56,20 @@ async def test_a_claim_of_others_gets_a_job_of_its_own(state: FleetState) -> Non
     assert [versions_of(job) for job in kube.created] == [["1", "hub"], ["2"]]
 
 
+async def test_a_job_has_no_more_items_than_its_environment_holds() -> None:
+    files = [{"path": f"{number:02}" + "x" * 250, "sha256": "0" * 64} for number in range(64)]
+    many = {f"v{number}": {"http": {"url": f"https://h/{number}", "files": files}} for number in range(9)}
+    state = state_of()
+    add_adapter(state, "python", sources=many)
+    one, kube = reconciler(state, limit=16)
+    ask(state, *many)
+    await one(KEY)
+    assert sorted(name for job in kube.created for name in versions_of(job)) == sorted(many), "none is left out"
+    for job in kube.created:
+        (env,) = job["spec"]["template"]["spec"]["containers"][0]["env"]
+        assert len(env["value"]) < jobs.MAX_PLAN_BYTES
+
+
 async def test_jobs_of_a_fleet_are_bounded(state: FleetState) -> None:
     one, kube = reconciler(state, limit=1)
     ask(state, "1", "2")

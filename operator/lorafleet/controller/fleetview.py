@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 
+from lorafleet.api.fleet import FleetMemory
 from lorafleet.api.model import seconds
 from lorafleet.controller.objects import Adapter
 from lorafleet.controller.state import FleetState
@@ -32,35 +33,45 @@ def _told(state: FleetState) -> list[EngineFacts]:
     return [engine.facts for engine in state.engines.values() if engine.facts.enable_lora]
 
 
+def _kept(state: FleetState) -> FleetMemory:
+    """What was last known of the engines, for while there are none: they come back as they were."""
+    memory = state.fleet.status.memory if state.fleet else None
+    return memory if memory and not state.engines else FleetMemory()
+
+
 def cpu_places(state: FleetState) -> int | None:
     """How many adapters every engine can keep: the smallest ``--max-cpu-loras``, or the spec's; None: not known."""
     assert state.fleet and state.fleet.spec
     known = [facts.max_cpu_loras for facts in _told(state)]
-    return state.fleet.spec.capacity.max_cpu_loras or min(known, default=None)
+    return state.fleet.spec.capacity.max_cpu_loras or min(known, default=_kept(state).max_cpu_loras)
 
 
 def gpu_slots(state: FleetState) -> int | None:
     """How many adapters one batch may have: the smallest ``--max-loras``, or the spec's; None: not known."""
     assert state.fleet and state.fleet.spec
     known = [facts.max_loras for facts in _told(state)]
-    return state.fleet.spec.capacity.max_loras or min(known, default=None)
+    return state.fleet.spec.capacity.max_loras or min(known, default=_kept(state).max_loras)
 
 
 def parallel_size(state: FleetState) -> int | None:
     """The ``--tensor-parallel-size`` that versions are checked for: the largest, or the spec's; None: not known."""
     assert state.fleet and state.fleet.spec
     known = [facts.tensor_parallel_size for facts in _told(state)]
-    return state.fleet.spec.capacity.tensor_parallel_size or max(known, default=None)
+    return state.fleet.spec.capacity.tensor_parallel_size or max(known, default=_kept(state).tensor_parallel_size)
 
 
 def room(state: FleetState, adapter: Adapter) -> Room | None:
-    """The places on the engines, as an adapter sees them; None when it needs none or no limit is known."""
+    """The places on the engines, as an adapter sees them; None when it needs none, or nothing has to be counted."""
     if state.fleet is None or state.fleet.spec is None or adapter.spec is None:
         return None
     names = {adapter.spec.active, adapter.status.stable_version}
     mine = [version.served_name for version in adapter.status.versions if version.name in names]
     limit = cpu_places(state)
     if limit is None or (len(mine) == len(names - {None}) and all(name in state.load for name in mine)):
+        return None
+    listed = max((len(engine.listing or ()) for engine in state.engines.values()), default=0)
+    if listed + len(state.load) + len(state.keep) + len(state.places) + len(state.waiting) < limit:
+        # Even if all of these were different names: with thousands of adapters the sets below take their time.
         return None
     held = state.load.keys() | state.keep | state.places
     for engine in state.engines.values():

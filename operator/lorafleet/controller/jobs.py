@@ -31,6 +31,8 @@ BASE_CONFIG = "config.json"
 MAX_PLAN_BYTES = 96 * 1024
 """Linux takes 128 KiB in one variable of the environment (MAX_ARG_STRLEN)."""
 MAX_CONFIG_BYTES = 48 * 1024
+MAX_ITEM_BYTES = 32 * 1024
+"""What the items of a plan may take together; one item, whatever it is, is less."""
 SCRUB_DEADLINES = 6
 """A scrub reads the whole volume: it may take so many times what a sync Job may."""
 
@@ -68,6 +70,12 @@ def claims_of(state: FleetState, item: SyncItem) -> frozenset[str]:
         base = state.fleet.spec.base_model.volume
         claims |= {base.claim_name} if base else set()
     return frozenset(claim for claim in claims if claim and claim != state.fleet.spec.storage.claim_name)
+
+
+def size_of(state: FleetState, item: SyncItem) -> int:
+    """About how many bytes an item takes in a plan."""
+    found = _found(state, item) if item.task in (Task.PUBLISH, Task.REPAIR) else None
+    return 1024 + (len(found[0].model_dump_json(by_alias=True, exclude_none=True)) if found else 0)
 
 
 def plan_for(

@@ -70,7 +70,7 @@ class SyncReconciler:
         free = limit - len(running) + min(sum(job.stuck for job in running), limit)
         waiting, again = self._ready_items(state, state.sync.waiting())
         while waiting and free > 0:
-            batch = _batch(waiting, {item: jobs.claims_of(state, item) for item in waiting})
+            batch = _batch(state, waiting)
             waiting = [item for item in waiting if item not in batch]
             free -= await self._create(state, batch)
         return again
@@ -285,10 +285,20 @@ def _by_the_scrub(state: FleetState, job: Object, items: tuple[SyncItem, ...]) -
     return any(owner.get("kind") == "CronJob" and owner.get("name") == name for owner in owners)
 
 
-def _batch(waiting: list[SyncItem], claims: Mapping[SyncItem, frozenset[str]]) -> list[SyncItem]:
-    """The items of the next Job: by turns, and only such as need the same claims as the first."""
+def _batch(state: FleetState, waiting: list[SyncItem]) -> list[SyncItem]:
+    """The items of the next Job: by turns, only such as need the same claims as the first, and as many as fit."""
     turns = _take_turns(waiting)
-    return [item for item in turns if claims[item] == claims[turns[0]]][:MAX_ITEMS]
+    claims = jobs.claims_of(state, turns[0])
+    batch: list[SyncItem] = []
+    room = jobs.MAX_ITEM_BYTES
+    for item in turns:
+        if jobs.claims_of(state, item) != claims:
+            continue
+        room -= jobs.size_of(state, item)
+        if batch and (room < 0 or len(batch) == MAX_ITEMS):
+            break
+        batch.append(item)
+    return batch
 
 
 def _take_turns(items: list[SyncItem]) -> list[SyncItem]:

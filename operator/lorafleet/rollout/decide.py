@@ -98,8 +98,8 @@ def _toward_engines(
     served = version.served_name
     assert served
     placed = version.phase in (*steps.ON_ENGINES, VersionPhase.DRAINING)
-    if not placed and observed.room is not None:
-        refusal = observed.room.refusal(served, frozenset(places))
+    if not placed:
+        refusal = observed.room.refusal(served, frozenset(places)) if observed.room else None
         if refusal is not None:
             look.append(observed.now + timedelta(seconds=ROOM_AGAIN))
             return steps.no_room(version, refusal)
