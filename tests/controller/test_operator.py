@@ -292,11 +292,17 @@ async def test_the_api_key_comes_from_its_secret_and_is_nowhere_else(
         assert key not in world.replica.log.read_text()
 
 
-async def test_capacity_that_is_not_acted_on_is_said(plane: Plane, namespace: str, tmp_path: Path) -> None:
+async def test_limits_of_the_spec_count_where_the_engines_do_not_show_them(
+    plane: Plane, namespace: str, tmp_path: Path
+) -> None:
     async with stage(plane, namespace, tmp_path) as world:
-        await plane.fleet(namespace, capacity={"maxCpuLoras": 8})
-        message = await until("the condition", lambda: fleet_says(world, "FieldNotActedOn"))
-        assert "spec.capacity.maxCpuLoras" in message
+        await plane.fleet(namespace, capacity={"maxLoras": 2, "maxCpuLoras": 8, "tensorParallelSize": 4})
+
+        async def memory() -> dict[str, Any]:
+            return ((await plane.get_fleet(namespace)).get("status") or {}).get("memory") or {}
+
+        found = await until("the fleet's memory", memory)
+        assert (found["maxLoras"], found["maxCpuLoras"], found["tensorParallelSize"]) == (2, 8, 4)
 
 
 async def pending(world: Stage) -> list[str]:
