@@ -295,7 +295,7 @@ async def test_the_api_key_comes_from_its_secret_and_is_nowhere_else(
 async def test_limits_of_the_spec_count_where_the_engines_do_not_show_them(
     plane: Plane, namespace: str, tmp_path: Path
 ) -> None:
-    async with stage(plane, namespace, tmp_path) as world:
+    async with stage(plane, namespace, tmp_path):
         await plane.fleet(namespace, capacity={"maxLoras": 2, "maxCpuLoras": 8, "tensorParallelSize": 4})
 
         async def memory() -> dict[str, Any]:
