@@ -59,7 +59,7 @@ def origin(certificate: Path | None = None) -> Iterator[Origin]:
         server.socket = context.wrap_socket(server.socket, server_side=True)
     running = Origin(f"{scheme}://127.0.0.1:{server.server_port}")
     server.RequestHandlerClass = _handler(running)
-    server.handle_error = lambda request, address: None  # type: ignore[method-assign]
+    server.handle_error = lambda *_: None  # type: ignore[assignment,method-assign]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
