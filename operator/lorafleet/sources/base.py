@@ -29,7 +29,8 @@ class SourceFile:
     ``path``: its name in the adapter's folder, or, for an archive, a name for people. ``size`` in bytes, None when the
     source does not say. ``identity``: text that is the same only for the same bytes (an ETag, a version id, a digest,
     the times of a file); a transfer that was broken off goes on only under the same one. ``locator``: where the source
-    finds it, for the source alone. ``archive``: the adapter's files are in it, see ``artifacts.archive``.
+    finds it, for the source alone. ``archive``: the adapter's files are in it, see ``artifacts.archive``; of several
+    archives in a listing (layers of an image), which then holds nothing else, a later one's files replace an earlier's.
     """
 
     path: str
