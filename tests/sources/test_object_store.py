@@ -154,6 +154,8 @@ def test_a_bucket_that_is_not_there_is_not_found(store: Bucket, opened: Opener) 
 
 def test_limits_hold_for_names_and_sizes(store: Bucket, folder: str, opened: Opener) -> None:
     filled(store, folder)
+    # Three objects are in the folder; what is in folders below it does not count.
+    opened(store, folder, wanted=Wanted(Limits(max_entries=3))).listing()
     for limits in (Limits(max_entries=2), Limits(max_bytes=1000)):
         error = refused(lambda held=limits: opened(store, folder, wanted=Wanted(held)).listing(), store)
         assert error.reason is Reason.SIZE_LIMIT_EXCEEDED
