@@ -24,6 +24,10 @@ def open_source(spec: SourceSpec, place: Place, wanted: Wanted, pin: str | None 
         from lorafleet.sources.object_store import ObjectStoreSource
 
         return ObjectStoreSource(spec.object_store, _secret(spec, place), wanted, pin)
+    if spec.hugging_face is not None:
+        from lorafleet.sources.hugging_face import HuggingFaceSource
+
+        return HuggingFaceSource(spec.hugging_face, _secret(spec, place), wanted, pin)
     if spec.http is not None:
         from lorafleet.sources.http import HttpSource
 

@@ -28,6 +28,14 @@ def changed(where: str) -> ArtifactError:
     )
 
 
+def corrupt(where: str, what: str) -> ArtifactError:
+    """The error that a source has not the bytes that it says it has."""
+    return ArtifactError(
+        Reason.SOURCE_CORRUPT,
+        f"{where} is damaged at its source: {what}; it is tried again: upload it anew when this stays",
+    )
+
+
 def untrusted(where: str, why: str, secret: Secret) -> ArtifactError:
     """The error that a server's certificate is not trusted."""
     named = f"Secret {secret.name}" if secret.name else "a Secret that the source names"
@@ -70,6 +78,16 @@ def refused(status: int, where: str, note: str = "") -> ArtifactError:
         f"{where} cannot be read: the server answered {status}{note}; expected 200: look at the address, and at the"
         " credentials in the source's Secret",
     )
+
+
+def check_subfolder(subfolder: str | None, where: str) -> None:
+    """Refuse a folder that is not below the root. Raises ArtifactError (SourceInvalid)."""
+    if subfolder is not None and {"", ".", ".."} & set(subfolder.split("/")):
+        raise ArtifactError(
+            Reason.SOURCE_INVALID,
+            f"{where} is read from subfolder {subfolder!r}; expected a relative path without empty parts, '.' and '..':"
+            " correct it in a new version",
+        )
 
 
 def public(url: str) -> str:

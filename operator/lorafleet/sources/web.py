@@ -122,15 +122,17 @@ class Web:
         headers: Mapping[str, str] | None = None,
         credentials: Mapping[str, str] | None = None,
         allow: Callable[[int], bool] = lambda status: False,
+        data: bytes | None = None,
     ) -> Iterator[Answer]:
         """An answer, whose content can be read until the ``with`` ends.
 
         ``where`` names the object in messages. ``headers`` go to every host of a chain of redirects, ``credentials``
-        only to the origin of ``url``. Raises ArtifactError for what is no success, unless ``allow`` takes the status.
+        only to the origin of ``url``, and ``data``, the content of a POST, to ``url`` and no further. Raises
+        ArtifactError for what is no success, unless ``allow`` takes the status.
         """
         with _errors(where, self._secret):
             _check_headers(credentials or {}, self._secret)
-            request = _Request(url, where, method, dict(headers or {}), dict(credentials or {}))
+            request = _Request(url, where, method, dict(headers or {}), dict(credentials or {}), data=data)
             try:
                 response = self._opener.open(request, timeout=_TIMEOUT_SECONDS)
             except HTTPError as error:
@@ -194,15 +196,16 @@ class _Request(urllib.request.Request):
         method: str,
         headers: dict[str, str],
         credentials: dict[str, str],
-        origin: tuple[str, str] | None = None,
+        chain_origin: tuple[str, str] | None = None,
+        data: bytes | None = None,
     ) -> None:
         encoded = quote(url, safe="!#$%&'()*+,/:;=?@[]~")
-        self.chain_origin = origin or _origin(encoded)
+        self.chain_origin = chain_origin or origin(encoded)
         self.plain_headers = headers
         self.credentials = credentials
         self.where = where
-        secret = credentials if _origin(encoded) == self.chain_origin else {}
-        super().__init__(encoded, headers={**headers, **secret}, method=method)
+        secret = credentials if origin(encoded) == self.chain_origin else {}
+        super().__init__(encoded, data, {**headers, **secret}, method=method)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -224,14 +227,15 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _refuse(status: int, where: str, request: _Request, url: str) -> NoReturn:
-    left = urlsplit(url).hostname if _origin(url) != request.chain_origin else None
+    left = urlsplit(url).hostname if origin(url) != request.chain_origin else None
     note = f" after a redirect to {left}" if left else ""
     if left and request.credentials and status in (401, 403):
         note += ", to which the Secret's headers are not sent on"
     raise refused(status, where, note)
 
 
-def _origin(url: str) -> tuple[str, str]:
+def origin(url: str) -> tuple[str, str]:
+    """Scheme, and host with port: what credentials are bound to."""
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     return parts.scheme, f"{(parts.hostname or '').lower()}:{port}"
