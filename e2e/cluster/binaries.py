@@ -74,16 +74,24 @@ MODULES = (
     Module("coredns", {"coredns": "github.com/coredns/coredns"}),
     Module("helm", {"helm": "helm.sh/helm/v4/cmd/helm"}, cgo=True),
 )
+# What tests fetch adapters from; no part of a cluster.
+SERVER_MODULES = (
+    Module("versitygw", {"versitygw": "github.com/versity/versitygw/cmd/versitygw"}),
+    Module("registry", {"registry": "github.com/distribution/distribution/v3/cmd/registry"}),
+    Module("oras", {"oras": "oras.land/oras/cmd/oras"}),
+    Module("fake-gcs-server", {"fake-gcs-server": "github.com/fsouza/fake-gcs-server"}),
+)
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
 CLIENTS = ("kubectl", "helm")
 ALL = tuple(name for module in MODULES for name in module.packages)
+SERVERS = tuple(name for module in SERVER_MODULES for name in module.packages)
 
 
 def ensure(names: Iterable[str] = ALL) -> dict[str, Path]:
     """Build what is missing and return the path of each program. Milliseconds when nothing is."""
     found: dict[str, Path] = {}
     wanted = set(names)
-    for module in MODULES:
+    for module in (*MODULES, *SERVER_MODULES):
         mine = [name for name in module.packages if name in wanted]
         if not mine:
             continue
@@ -108,7 +116,7 @@ def helm() -> Path:
 
 def _build(module: Module, names: list[str]) -> None:
     if shutil.which("go") is None:
-        raise ClusterError("Go 1.26 or newer is needed to build the cluster's programs once; install it and try again")
+        raise ClusterError(f"Go 1.26 or newer is needed to build {module.folder} once; install it and try again")
     if module.cgo:
         require("gcc", "libc")
     if module.folder == "runc":
