@@ -61,9 +61,7 @@ class Oras:
 
         ``compression``: "" for a plain tar, "gz", or "zst", which takes Python's zstandard.
         """
-        layers = (
-            [self._layer(repository, {name: data for name, data in (base or {}).items()}, compression)] if base else []
-        )
+        layers = [self._layer(repository, base, compression)] if base else []
         layers.append(self._layer(repository, contents(folder, below), compression))
         config = {"architecture": "amd64", "os": "linux", **platform, "rootfs": {"type": "layers", "diff_ids": []}}
         return self.manifest(repository, tag, (IMAGE_CONFIG, json.dumps(config).encode()), layers)

@@ -84,7 +84,7 @@ def running(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that answers HTTP at ``url``, with any status, by the time that it is handed out; it logs to ``log``."""
+    """A process that answers HTTP at ``url``, whatever the status, when it is handed out; it writes to ``log``."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
         process = subprocess.Popen(

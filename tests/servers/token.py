@@ -1,7 +1,7 @@
-"""A token server as container registries send their clients to: who proves to be somebody gets a JWT for what they may.
+"""A token server as container registries have: who proves to be somebody gets a JWT for what they may.
 
-A process of its own, `python -m tests.servers.token`, on the standard library. Each request is a line of JSON on standard
-output: who asked, by which method, for what, and what was given; never a password or token.
+A process of its own, `python -m tests.servers.token`, on the standard library. Each request is a line of JSON on
+standard output: who asked, by which method, for what, and what was given; never a password or token.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import json
 import os
 import ssl
+import sys
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -76,6 +77,11 @@ class Tokens:
         return f"{signed}.{_part(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}", 300
 
 
+def _log(entry: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(entry) + "\n")
+    sys.stdout.flush()
+
+
 def _part(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
@@ -97,7 +103,7 @@ def handler(tokens: Tokens) -> type[BaseHTTPRequestHandler]:
                 granted = tokens.allowed(user or "", name, actions.split(","))
                 access.append({"type": kind, "name": name, "actions": granted})
             if asked.path == "/token":
-                print(json.dumps({"method": "GET", "user": user, "scopes": scopes, "access": access}), flush=True)
+                _log({"method": "GET", "user": user, "scopes": scopes, "access": access})
             if asked.path != "/token":
                 self._answer(404, {"errors": [{"code": "NOT_FOUND", "message": "not found"}]})
             elif user is None:
@@ -109,7 +115,7 @@ def handler(tokens: Tokens) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             # Clients fall back to GET, as with registries that have no OAuth 2 endpoint.
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            print(json.dumps({"method": "POST"}), flush=True)
+            _log({"method": "POST"})
             self._answer(404, {"errors": [{"code": "NOT_FOUND", "message": "not found"}]})
 
         def _answer(self, status: int, body: dict[str, Any]) -> None:
