@@ -134,12 +134,17 @@ class ItemResult(ApiModel):
 
 
 class VolumeReport(ApiModel):
-    """What a Job saw of the volume: see ``FleetStorage`` of the fleet's status. ``strays``: see ``SyncPlan.known``."""
+    """What a Job saw of the volume: see ``FleetStorage`` of the fleet's status. ``strays``: see ``SyncPlan.known``.
+
+    ``slot_bytes``: what one slot of the fleet's engines takes by ``artifacts.memory``, if the plan has a
+    ``base_config_file``, which the operator cannot read.
+    """
 
     used_bytes: int | None = None
     free_bytes: int | None = None
     sharing: str | None = None
     strays: tuple[str, ...] | None = None
+    slot_bytes: int | None = None
 
 
 class SyncReport(ApiModel):
