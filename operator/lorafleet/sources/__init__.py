@@ -28,6 +28,10 @@ def open_source(spec: SourceSpec, place: Place, wanted: Wanted, pin: str | None 
         from lorafleet.sources.hugging_face import HuggingFaceSource
 
         return HuggingFaceSource(spec.hugging_face, _secret(spec, place), wanted, pin)
+    if spec.oci is not None:
+        from lorafleet.sources.oci import OciSource
+
+        return OciSource(spec.oci, _secret(spec, place), wanted, pin)
     if spec.http is not None:
         from lorafleet.sources.http import HttpSource
 
