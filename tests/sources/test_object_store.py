@@ -11,24 +11,37 @@ from lorafleet.api.sources import Source as SourceSpec
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.artifacts.files import Limits, Wanted
 from lorafleet.sources import Listing, Place, Source, open_source
-from tests.sources.buckets import KINDS, Bucket, bucket, cutting
-from tests.sources.origin import certificates, origin
+from tests.servers.azure import azure
+from tests.servers.bucket import Bucket
+from tests.servers.certificates import tls
+from tests.servers.gcs import gcs
+from tests.servers.s3 import s3 as s3_server
+from tests.sources.cutting import cutting
+from tests.sources.origin import origin
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 BODY = os.urandom(3_200_000)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+SERVERS = {"s3": s3_server, "gs": gcs, "az": azure}
+
+
+@pytest.fixture(scope="module", params=SERVERS)
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    with bucket(request.param, tmp_path_factory.mktemp(request.param)) as running:
+    with SERVERS[request.param](tmp_path_factory.mktemp(request.param)) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    with bucket("s3", tmp_path_factory.mktemp("s3")) as running:
+    with s3_server(tmp_path_factory.mktemp("s3")) as running:
         yield running
+
+
+def nowhere(scheme: str, endpoint: str, **keys: str) -> Bucket:
+    """A bucket that is not there."""
+    return Bucket(scheme, "b", endpoint, keys, {}, lambda *_: None)
 
 
 @pytest.fixture
@@ -51,7 +64,7 @@ def opened(tmp_path: Path) -> Opener:
         wanted: Wanted | None = None,
         **spec: str,
     ) -> Source:
-        keys = store.keys if keys is None else keys
+        keys = dict(store.keys) if keys is None else keys
         secret = tmp_path / f"secret-{len(list(tmp_path.iterdir()))}"
         secret.mkdir()
         for key, value in keys.items():
@@ -165,7 +178,7 @@ def test_a_wrong_key_is_denied(store: Bucket, folder: str, opened: Opener) -> No
     filled(store, folder)
     if not store.wrong_keys:
         pytest.skip("this server checks no keys")
-    error = refused(lambda: opened(store, folder, keys=store.wrong_keys).listing(), store)
+    error = refused(lambda: opened(store, folder, keys=dict(store.wrong_keys)).listing(), store)
     assert error.reason is Reason.SOURCE_DENIED
     assert "403" in error.message
 
@@ -202,25 +215,23 @@ def test_an_access_key_that_the_store_does_not_know_reads_like_a_missing_folder(
         ("s3", {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "hidden"}, "AWS_ACCESS_KEY_ID"),
     ],
 )
-def test_a_key_that_cannot_be_used_is_named(
-    tmp_path: Path, opened: Opener, scheme: str, keys: dict[str, str], named: str
-) -> None:
-    nowhere = Bucket(scheme, "b", "http://127.0.0.1:1/account", {})
-    error = refused(lambda: opened(nowhere, "a", keys=keys).listing(), nowhere, "hidden")
+def test_a_key_that_cannot_be_used_is_named(opened: Opener, scheme: str, keys: dict[str, str], named: str) -> None:
+    store = nowhere(scheme, "http://127.0.0.1:1/account")
+    error = refused(lambda: opened(store, "a", keys=keys).listing(), store, "hidden")
     assert error.reason is Reason.SECRET_INVALID
     assert named in error.message
 
 
 @pytest.mark.parametrize("path", ["a//b", "a/../b"])
 def test_paths_that_stores_do_not_have_are_refused(opened: Opener, path: str) -> None:
-    nowhere = Bucket("s3", "b", "http://127.0.0.1:1", {})
-    assert refused(lambda: opened(nowhere, path), nowhere).reason is Reason.SOURCE_INVALID
+    store = nowhere("s3", "http://127.0.0.1:1")
+    assert refused(lambda: opened(store, path), store).reason is Reason.SOURCE_INVALID
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1", "https://127.0.0.1:1", "http://nowhere.invalid"])
 def test_a_store_that_cannot_be_reached_is_unreachable(opened: Opener, endpoint: str) -> None:
-    nowhere = Bucket("s3", "b", endpoint, {"AWS_ACCESS_KEY_ID": "id-1", "AWS_SECRET_ACCESS_KEY": "key-1"})
-    assert refused(lambda: opened(nowhere, "a").listing(), nowhere).reason is Reason.SOURCE_UNREACHABLE
+    store = nowhere("s3", endpoint, AWS_ACCESS_KEY_ID="id-1", AWS_SECRET_ACCESS_KEY="key-1")
+    assert refused(lambda: opened(store, "a").listing(), store).reason is Reason.SOURCE_UNREACHABLE
 
 
 def test_an_azure_account_must_be_known(opened: Opener) -> None:
@@ -232,10 +243,10 @@ def test_an_azure_account_must_be_known(opened: Opener) -> None:
 
 
 def test_an_authority_of_the_secret_is_trusted_and_no_other(tmp_path: Path, opened: Opener) -> None:
-    authority, certificate = certificates(tmp_path)
-    with bucket("s3", tmp_path / "store", certificate) as secure:
+    pair = tls(tmp_path / "tls")
+    with s3_server(tmp_path / "store", tls=pair) as secure:
         filled(secure, "a")
-        trusting = opened(secure, "a", keys={**secure.keys, "ca.crt": authority.read_text()})
+        trusting = opened(secure, "a", keys={**secure.keys, "ca.crt": pair.ca})
         assert content(trusting, trusting.listing(), 5) == BODY[5:]
         error = refused(lambda: opened(secure, "a").listing(), secure)
     assert error.reason is Reason.SECRET_INVALID
@@ -243,9 +254,9 @@ def test_an_authority_of_the_secret_is_trusted_and_no_other(tmp_path: Path, open
 
 
 def test_a_certificate_of_another_host_is_refused(tmp_path: Path, opened: Opener) -> None:
-    authority, certificate = certificates(tmp_path, "elsewhere.example")
-    with bucket("s3", tmp_path / "store", certificate) as secure:
-        keys = {**secure.keys, "ca.crt": authority.read_text()}
+    pair = tls(tmp_path / "tls", "elsewhere.example")
+    with s3_server(tmp_path / "store", tls=pair) as secure:
+        keys = {**secure.keys, "ca.crt": pair.ca}
         error = refused(lambda: opened(secure, "a", keys=keys).listing(), secure)
     assert error.reason is Reason.SOURCE_DENIED
     assert "renew" in error.message
@@ -279,9 +290,8 @@ def test_without_a_secret_nothing_is_signed_and_no_metadata_address_is_asked(
 ) -> None:
     with origin() as metadata, origin() as server:
         monkeypatch.setenv(variable, metadata.url)
-        public = Bucket(scheme, "b", f"{server.url}/account", {})
         with pytest.raises(ArtifactError):
-            opened(public, "a").listing()
+            opened(nowhere(scheme, f"{server.url}/account"), "a").listing()
     assert metadata.requests == []
     assert server.requests
     assert "Authorization" not in str(server.requests)
