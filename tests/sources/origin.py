@@ -22,6 +22,7 @@ class Page:
     """An answer. ``ranges``: it knows Range. ``length``: it says its length. ``head``: it answers HEAD.
 
     ``cut_after``: each connection ends after as many bytes of the body; ``status`` other than 200 has no body.
+    ``authorization``: whoever comes with another is answered 401, with ``headers`` and no body. ``posted``: what came.
     """
 
     body: bytes = b""
@@ -32,6 +33,9 @@ class Page:
     length: bool = True
     head: bool = True
     cut_after: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    authorization: str | None = None
+    posted: bytes = b""
 
 
 @dataclass
@@ -77,7 +81,10 @@ def _handler(running: Origin) -> Callable[..., BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             running.requests.append((self.command, self.path, dict(self.headers)))
             page = running.pages.get(self.path, Page(status=404))
+            page.posted = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or page.posted
             body, status, start = page.body, page.status, 0
+            if page.authorization not in (None, self.headers.get("Authorization")):
+                status = 401
             if self.command == "HEAD" and not page.head:
                 status = 405
             wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
@@ -88,6 +95,8 @@ def _handler(running: Origin) -> Callable[..., BaseHTTPRequestHandler]:
                 self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
             if status == 416:
                 self.send_header("Content-Range", f"bytes */{len(body)}")
+            for name, value in page.headers.items():
+                self.send_header(name, value)
             if page.location:
                 self.send_header("Location", page.location)
             if page.etag:
@@ -98,11 +107,11 @@ def _handler(running: Origin) -> Callable[..., BaseHTTPRequestHandler]:
             else:
                 self.close_connection = True
             self.end_headers()
-            if self.command == "GET":
+            if self.command != "HEAD":
                 self.wfile.write(body[: page.cut_after])
                 self.close_connection |= page.cut_after is not None
 
-        do_HEAD = do_GET
+        do_HEAD = do_POST = do_GET
 
         def log_message(self, *_: object) -> None:
             pass
