@@ -35,10 +35,10 @@ def azure(
     port = port or where.port()
     key, wrong = (base64.b64encode(secrets.token_bytes(32)).decode() for _ in range(2))
     endpoint = f"{url(where.host, port, tls)}/{ACCOUNT}"
+    secure: list[str | Path] = ["--cert", tls.server.certificate, "--key", tls.server.key] if tls else []
     argv: list[str | Path] = [
         install(), "--blobHost", where.host, "--blobPort", str(port), "--location", folder / "objects",
-        "--skipApiVersionCheck", "--disableTelemetry", "--silent",
-        *(["--cert", tls.server.certificate, "--key", tls.server.key] if tls else []),
+        "--skipApiVersionCheck", "--disableTelemetry", "--silent", *secure,
     ]  # fmt: skip
     trust = ["--cacert", str(tls.authority)] if tls else []
     signature = _sas(key)

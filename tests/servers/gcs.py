@@ -13,7 +13,7 @@ from tests.servers.process import LOOPBACK, Where, program, running
 
 @contextmanager
 def gcs(folder: Path, *, name: str = "models", where: Where = LOOPBACK, port: int | None = None) -> Iterator[Bucket]:
-    """A bucket; its objects are files below ``folder``. It knows no keys, and its own TLS has no certificate of ours."""
+    """A bucket; its objects are files below ``folder``. It knows no keys, and no certificate but its own."""
     root = folder / "objects"
     (root / name).mkdir(parents=True)
     port = port or where.port()
