@@ -15,12 +15,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +27,18 @@ import numpy as np
 from bench.figure import Figure, median, rounded, say
 from lorafleet.store.plan import SyncPlan, SyncReport
 from tests.adapters import BASE, config
-from tests.sources.buckets import bucket
+from tests.servers.hub import hub_process
+from tests.servers.oras import Oras
+from tests.servers.process import program
+from tests.servers.registry import registry
+from tests.servers.s3 import REGION, s3
+from tests.servers.web import web_process
 
 BOUND = 1 / 0.9
 MEMORY_MIB = 300.0
 RANK = 64
 WIDTH = 8192
+HF = Path(sys.executable).parent / "hf"
 FOLDER = Path(os.environ.get("LORAFLEET_BENCH_FOLDER", "/dev/shm"))
 
 
@@ -76,52 +80,60 @@ def _adapter(folder: Path, size: int) -> dict[str, str]:
 
 
 @contextmanager
-def _http(adapter: Path, hashes: Mapping[str, str]) -> Iterator[Case]:
-    """A web server that gives files to the kernel to send."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            with (adapter / self.path.strip("/")).open("rb") as file:
-                self.send_response(200)
-                self.send_header("Content-Length", str(os.fstat(file.fileno()).st_size))
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.flush()
-                    self.connection.sendfile(file)
-
-        do_HEAD = do_GET
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
+def _http(adapter: Path, work: Path, hashes: Mapping[str, str]) -> Iterator[Case]:
+    with web_process(adapter, work / "web.log") as url:
         files = [{"path": name, "sha256": sha256} for name, sha256 in hashes.items()]
         yield Case(
             "http",
             {"http": {"url": url, "files": files}},
             lambda out: ["curl", "-sf", "-o", str(out), f"{url}/adapter_model.safetensors"],
         )
-        server.shutdown()
 
 
 @contextmanager
-def _s3(adapter: Path, hashes: Mapping[str, str], work: Path) -> Iterator[Case]:
-    with bucket("s3", work / "s3") as store:
-        for name in hashes:
-            with (adapter / name).open("rb") as file:
-                store.client.put(f"big/{name}", file)
-        key, secret = store.keys["AWS_ACCESS_KEY_ID"], store.keys["AWS_SECRET_ACCESS_KEY"]
-        sign = ["--aws-sigv4", "aws:amz:us-east-1:s3", "-u", f"{key}:{secret}"]
+def _hub(adapter: Path, work: Path) -> Iterator[Case]:
+    with hub_process(work / "hub", work / "hub.log") as running:
+        running.files.commit("acme/big", adapter)
+        # Its progress bars cost it time, telemetry and xet would go to the public hub.
+        quiet = [f"HF_HUB_DISABLE_{name}=1" for name in ("PROGRESS_BARS", "TELEMETRY", "XET")]
+        command = [
+            "env",
+            f"HF_ENDPOINT={running.url}",
+            f"HF_HOME={work / 'hf'}",
+            *quiet,
+            str(HF),
+            "download",
+            "acme/big",
+        ]
+        yield Case(
+            "huggingFace",
+            {"huggingFace": {"repo": "acme/big", "endpoint": running.url}},
+            lambda out: [*command, "--local-dir", str(out)],
+        )
+
+
+@contextmanager
+def _s3(adapter: Path, work: Path) -> Iterator[Case]:
+    with s3(work / "s3") as store:
+        store.fill("big", adapter)
+        sign = ["--aws-sigv4", f"aws:amz:{REGION}:s3", "-u", ":".join(store.keys.values())]
         url = f"{store.endpoint}/{store.name}/big/adapter_model.safetensors"
         yield Case(
             "s3",
             {"objectStore": {"url": store.url("big/"), "endpoint": store.endpoint}},
             lambda out: ["curl", "-sf", *sign, "-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD", "-o", str(out), url],
             store.keys,
+        )
+
+
+@contextmanager
+def _oci(adapter: Path, work: Path) -> Iterator[Case]:
+    with registry(work / "registry") as running:
+        digest = Oras(running).files("big", "1", adapter)
+        reference = f"{running.address}/big@{digest}"
+        command = [str(program("oras")), "pull", "--no-tty", "--plain-http", "-o"]
+        yield Case(
+            "oci", {"oci": {"reference": reference, "plainHttp": True}}, lambda out: [*command, str(out), reference]
         )
 
 
@@ -151,7 +163,7 @@ def _ours(case: Case, work: Path) -> tuple[float, float]:
     plan = SyncPlan.model_validate({"root": str(root), "model": BASE, "baseModels": [BASE], "items": [item]})
     environment = {**os.environ, "LORAFLEET_PLAN": plan.model_dump_json(by_alias=True), "TERMINATION_LOG": str(log)}
     before = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "lorafleet", "sync"], env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "lorafleet", "sync"], env=environment, stdout=subprocess.DEVNULL)
     _, _, usage = os.wait4(process.pid, 0)
     seconds = time.monotonic() - before
     (result,) = SyncReport.model_validate_json(log.read_text()).results
@@ -164,6 +176,8 @@ def _ours(case: Case, work: Path) -> tuple[float, float]:
 
 def _compare(case: Case, work: Path, size: int, repeats: int) -> dict[str, Any]:
     tool, ours, memory = [], [], []
+    # The first to touch this much memory pays for it.
+    _tool(case, work)
     for _ in range(repeats):
         tool.append(_tool(case, work))
         seconds, peak = _ours(case, work)
@@ -189,8 +203,10 @@ def _measure(size: int, repeats: int) -> Figure:
         hashes = _adapter(adapter, size)
         true_size = (adapter / "adapter_model.safetensors").stat().st_size
         cases = [
-            running.enter_context(_http(adapter, hashes)),
-            running.enter_context(_s3(adapter, hashes, work)),
+            running.enter_context(_http(adapter, work, hashes)),
+            running.enter_context(_s3(adapter, work)),
+            running.enter_context(_hub(adapter, work)),
+            running.enter_context(_oci(adapter, work)),
         ]
         raw = {case.name: _compare(case, work, true_size, repeats) for case in cases}
     worst = max(found["ratio"] for found in raw.values())

@@ -34,5 +34,8 @@ def test_a_quick_run_does_its_work_and_prints_one_line_of_json(name: str) -> Non
     assert isinstance(found["ok"], bool)
     if name == "converge":
         assert [loads(found["raw"][each]) for each in ("loads_of_10_ms", "loads_of_0_ms")] == [CONVERGE, CONVERGE]
+    elif name == "sync":
+        assert set(found["raw"]) == {"bytes", "http", "s3", "huggingFace", "oci"}
+        assert found["also"] == {"memory": True}
     else:
         assert loads(found["raw"]) == LOADS[name]
