@@ -7,7 +7,6 @@ archives when they say so too; layers without a name (images, ModelKits) are arc
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 from lorafleet.api.reasons import Reason
@@ -136,18 +135,18 @@ def _folder(named: Sequence[_Descriptor], subfolder: str | None, where: str) -> 
     if subfolder is not None:
         folder = f"{subfolder}/"
         return folder if any(layer.name == folder + CONFIG_FILE for layer in named) else None
-    paths = {PurePosixPath(layer.name) for layer in named if PurePosixPath(layer.name).name == CONFIG_FILE}
-    if not paths:
+    folders = {layer.name.removesuffix(CONFIG_FILE) for layer in named if f"/{layer.name}".endswith(f"/{CONFIG_FILE}")}
+    if not folders:
         return None
-    depth = min(len(path.parts) for path in paths)
-    shallowest = sorted(str(path.parent) for path in paths if len(path.parts) == depth)
+    depth = min(folder.count("/") for folder in folders)
+    shallowest = sorted(folder for folder in folders if folder.count("/") == depth)
     if len(shallowest) > 1:
         raise ArtifactError(
             Reason.SOURCE_INVALID,
             f"{where} has {CONFIG_FILE} in several folders ({', '.join(shallowest[:_LISTED])}); expected one adapter:"
             " name its folder as source.oci.subfolder in a new version",
         )
-    return "" if shallowest[0] == "." else f"{shallowest[0]}/"
+    return shallowest[0]
 
 
 def _file(path: str, layer: _Descriptor, where: str, archive: bool) -> SourceFile:
