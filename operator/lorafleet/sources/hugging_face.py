@@ -180,7 +180,8 @@ class HuggingFaceSource:
         if isinstance(error, DisabledRepoError):
             text = f"{self._where} was disabled by the hub ({note}): name another repository in a new version"
             raise ArtifactError(Reason.SOURCE_DENIED, text) from None
-        if isinstance(error, RepositoryNotFoundError):
+        # Whoever has no token is answered 401 for what is missing, too.
+        if isinstance(error, RepositoryNotFoundError) or (status == 401 and not self._credentials):
             reason = Reason.SOURCE_DENIED if status == 401 and self._credentials else Reason.SOURCE_NOT_FOUND
             text = (
                 f"{self._where} does not exist, or is private, which a hub does not tell apart ({note}): correct"
