@@ -253,6 +253,18 @@ async def test_the_engines_memory_is_summed_up() -> None:
     assert (memory.max_loras, memory.max_cpu_loras, memory.wanted) == (2, 2, 1)
 
 
+async def test_a_slots_bytes_come_from_the_job_that_reads_the_base_models_folder() -> None:
+    one = ground({"baseModel": {"name": "base", "volume": {"claimName": "models"}}})
+    one.report({}, VolumeReport(slot_bytes=100))
+    await one.settle()
+    assert (one.status.memory.slot_bytes, one.status.memory.preallocated_bytes) == (100, 200)
+    await one.settle()
+    assert one.status.memory.slot_bytes == 100
+    one.state.engines["e"] = engine("e", "--enable-lora", "--max-loras", "2", "-tp", "2", listing={})
+    await one.settle()
+    assert one.status.memory.slot_bytes is None, "not known for other engines until the next Job"
+
+
 async def test_two_adapters_that_decide_at_once_do_not_get_the_same_place() -> None:
     state = state_of({"capacity": {"maxCpuLoras": 1, "maxLoraRank": 16}})
     for name in ("python", "sql"):

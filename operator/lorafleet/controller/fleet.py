@@ -248,7 +248,7 @@ class FleetReconciler:
             engine_model=fleet.status.engine_model or fleetstatus.model_of(engines),
             max_lora_rank=rank_limit(state) if fleet.spec else None,
             highest_id=max([taken.highest, *ids]),
-            memory=fleetstatus.memory(state) if fleet.spec else fleet.status.memory,
+            memory=fleetstatus.memory(state, state.sync.volume) if fleet.spec else fleet.status.memory,
             storage=storage,
             engines=tuple(fleetstatus.engine_status(state, engine) for engine in engines),
             pending_removals=pending,

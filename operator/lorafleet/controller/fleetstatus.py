@@ -9,7 +9,7 @@ from lorafleet.api.conditions import ConditionType, Verdict
 from lorafleet.api.fleet import DamagedVersion, EngineStatus, FleetMemory, FleetStorage
 from lorafleet.api.model import moment
 from lorafleet.api.reasons import Reason
-from lorafleet.controller.fleetview import cpu_places, gpu_slots, parallel_size
+from lorafleet.controller.fleetview import cpu_places, gpu_slots, parallel_size, rank_limit
 from lorafleet.controller.jobs import MAX_CONFIG_BYTES, config_too_large
 from lorafleet.controller.objects import Fleet
 from lorafleet.controller.scrubs import Refused
@@ -110,10 +110,10 @@ def _checked(fleet: Fleet, storage: FleetStorage | None, refused: Refused | None
     return Verdict(type=ConditionType.CHECKED, status=True, reason=Reason.CHECKED, message="; ".join(said))
 
 
-def memory(state: FleetState) -> FleetMemory:
+def memory(state: FleetState, volume: VolumeReport | None) -> FleetMemory:
     """What adapters take on one engine, as far as it is known."""
     slots = gpu_slots(state)
-    slot = None
+    slot = _slot_bytes(state, volume)
     return FleetMemory(
         slot_bytes=slot,
         preallocated_bytes=slot * slots if slot is not None and slots is not None else None,
@@ -122,6 +122,19 @@ def memory(state: FleetState) -> FleetMemory:
         wanted=len(state.load),
         tensor_parallel_size=parallel_size(state),
     )
+
+
+def _slot_bytes(state: FleetState, volume: VolumeReport | None) -> int | None:
+    """What a slot takes, as the last Job that has read the base model's folder says."""
+    fleet = state.fleet
+    assert fleet and fleet.spec
+    if fleet.spec.base_model.volume is None:
+        return None
+    if volume is not None and volume.slot_bytes is not None:
+        return volume.slot_bytes
+    before = fleet.status.memory or FleetMemory()
+    same = before.tensor_parallel_size == parallel_size(state) and fleet.status.max_lora_rank == rank_limit(state)
+    return before.slot_bytes if same else None
 
 
 def storage(
