@@ -97,6 +97,23 @@ def test_a_branch_tag_or_commit_is_read_at_its_commit(server: Hub, revision: str
     assert source.describe() == {"scheme": "huggingFace", "repo": REPO, "revision": revision, "endpoint": server.url}
 
 
+def test_what_is_read_is_what_the_hubs_own_client_downloads(server: Hub, tmp_path: Path) -> None:
+    server.files.commit(REPO, {**ADAPTER, **OTHERS})
+    program = (
+        f"from huggingface_hub import snapshot_download; snapshot_download({REPO!r}, local_dir={str(tmp_path / 'a')!r})"
+    )
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": server.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
+    source = opened(server.url)
+    assert content(source, source.listing()) == {name: (tmp_path / "a" / name).read_bytes() for name in ADAPTER}
+
+
 def test_bytes_come_from_any_offset(server: Hub) -> None:
     server.files.commit(REPO, ADAPTER)
     source = opened(server.url)
