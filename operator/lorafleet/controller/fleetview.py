@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 
-from lorafleet.api.fleet import FleetMemory
+from lorafleet.api.fleet import FleetMemory, SpecialistFleetSpec
 from lorafleet.api.model import seconds
 from lorafleet.controller.objects import Adapter
 from lorafleet.controller.state import FleetState
@@ -93,12 +93,18 @@ def _age(version: str) -> tuple[tuple[int, ...], bool]:
 def expectations(state: FleetState) -> str:
     """Twelve hex digits of everything that an adapter's files are checked against."""
     assert state.fleet and state.fleet.spec
-    spec = state.fleet.spec
-    base = spec.base_model
-    facts = [base.names, state.fleet.status.engine_model, rank_limit(state), oldest_version(state)]
-    more = [base.config, base.volume and base.volume.to_json(), spec.artifacts.to_json(), spec.verification.to_json()]
-    text = json.dumps([*facts, *more, parallel_size(state)], sort_keys=True)
+    facts = [state.fleet.status.engine_model, rank_limit(state), oldest_version(state), parallel_size(state)]
+    text = json.dumps([*facts, _asked(state, state.fleet.spec)])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _asked(state: FleetState, spec: SpecialistFleetSpec) -> str:
+    """What the spec asks of versions, as text; kept as long as the spec is the same, because all adapters ask."""
+    if state.asked[0] is not spec:
+        base = spec.base_model
+        parts = [base.to_json(), spec.artifacts.to_json(), spec.verification.to_json()]
+        state.asked = (spec, json.dumps(parts, sort_keys=True))
+    return state.asked[1]
 
 
 def fleet_view(state: FleetState) -> FleetView | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from lorafleet.api.fleet import SpecialistFleetSpec
 from lorafleet.api.names import FLEET_KIND
 from lorafleet.api.reasons import Reason
 from lorafleet.controller.objects import Adapter, Fleet, Ref
@@ -191,6 +192,8 @@ class FleetState:
     """Served names that wait for a place on the engines, with their adapter."""
     places: set[str] = field(default_factory=set)
     """Served names that were given a place and are in no written status yet."""
+    asked: tuple[SpecialistFleetSpec | None, str] = (None, "")
+    """A spec, and as text what it asks of versions."""
     broken: dict[str, Failed] = field(default_factory=dict)
     """Damaged served names whose repair failed the last time."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
