@@ -230,12 +230,12 @@ def _failed(error: Exception, where: str, secret: Secret) -> ArtifactError:
             return untrusted(where, certificate[2] or certificate[1], secret)
         return bad_certificate(where, certificate[2] or certificate[1])
     if isinstance(error, FileNotFoundError):
-        return refused(404, where, note)
+        return refused(404, where, note, secret)
     status = _STATUS.search(text)
     if status is not None:
-        return refused(int(status[1]), where, note)
+        return refused(int(status[1]), where, note, secret)
     if isinstance(error, PermissionDeniedError | UnauthenticatedError):
-        return refused(403, where, note)
+        return refused(403, where, note, secret)
     if "without LOCATION" in text:
         return refused(301, where, ": another region has the bucket; set source.objectStore.region")
     if "TimedOut" in text or "kind: Timeout" in text:

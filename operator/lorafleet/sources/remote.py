@@ -55,13 +55,14 @@ def bad_certificate(where: str, why: str) -> ArtifactError:
     )
 
 
-def refused(status: int, where: str, note: str = "") -> ArtifactError:
+def refused(status: int, where: str, note: str = "", secret: Secret | None = None) -> ArtifactError:
     """The error for a status that is no success. ``note`` is put after what the server answered."""
+    named = f"Secret {secret.name}" if secret is not None and secret.name else "a Secret that the source names"
     if status in (401, 403):
         return ArtifactError(
             Reason.SOURCE_DENIED,
-            f"{where} may not be read (the server answered {status}{note}): look at the credentials in the source's"
-            " Secret and at what they are allowed to read",
+            f"{where} may not be read (the server answered {status}{note}): look at the credentials in {named}, and at"
+            " what they are allowed to read",
         )
     if status in (404, 410):
         return ArtifactError(
@@ -76,7 +77,7 @@ def refused(status: int, where: str, note: str = "") -> ArtifactError:
     return ArtifactError(
         Reason.SOURCE_DENIED,
         f"{where} cannot be read: the server answered {status}{note}; expected 200: look at the address, and at the"
-        " credentials in the source's Secret",
+        f" credentials in {named}",
     )
 
 

@@ -138,7 +138,7 @@ class Web:
             except HTTPError as error:
                 if not allow(error.code):
                     error.close()
-                    _refuse(error.code, where, request, error.url)
+                    _refuse(error.code, where, request, error.url, self._secret)
                 response = error
         with response:
             yield Answer(response.status, response.headers, response.url, where, response)
@@ -226,12 +226,12 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return _Request(newurl, req.where, req.get_method(), req.plain_headers, req.credentials, req.chain_origin)
 
 
-def _refuse(status: int, where: str, request: _Request, url: str) -> NoReturn:
+def _refuse(status: int, where: str, request: _Request, url: str, secret: Secret) -> NoReturn:
     left = urlsplit(url).hostname if origin(url) != request.chain_origin else None
     note = f" after a redirect to {left}" if left else ""
     if left and request.credentials and status in (401, 403):
         note += ", to which the Secret's headers are not sent on"
-    raise refused(status, where, note)
+    raise refused(status, where, note, secret)
 
 
 def origin(url: str) -> tuple[str, str]:
