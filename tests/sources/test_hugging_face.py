@@ -356,6 +356,14 @@ def test_a_listing_that_is_not_one_is_refused(body: bytes, reason: Reason | None
             assert refused(source.listing).reason is reason
 
 
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_busy_hub_is_asked_again_by_whoever_fetches_alone(status: int) -> None:
+    with origin() as server:
+        server.pages[TREE] = Page(status=status)
+        assert refused(opened(server.url, pin="a" * 40).listing).reason is Reason.SOURCE_UNREACHABLE
+        assert len(server.requests) == 1
+
+
 def test_a_listing_does_not_go_on_at_another_server(secret: Callable[..., Path]) -> None:
     with origin() as server, origin() as other:
         server.pages[API] = Page(b'{"id": "a", "sha": "%s"}' % (b"a" * 40))

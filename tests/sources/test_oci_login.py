@@ -4,7 +4,9 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -145,12 +147,17 @@ def test_a_token_that_ran_out_is_asked_anew(scripted: Scripted) -> None:
 def test_one_token_serves_files_that_are_read_side_by_side(scripted: Scripted) -> None:
     scripted.give(TOKENS[0])
     source = scripted.opened()
-    listing = source.listing()
+    (_, weights) = source.listing().files
     scripted.give(TOKENS[1])
-    before = len(sent(scripted.server, scripted.token_path))
-    readers = [source.read(file, 0) for file in listing.files]
-    assert [b"".join(reader) for reader in readers] == list(FILES.values())
-    assert len(sent(scripted.server, scripted.token_path)) == before + 1
+    together = Barrier(8)
+
+    def read(_: int) -> bytes:
+        together.wait()
+        return b"".join(source.read(weights, 0))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(read, range(8))) == {FILES[weights.path]}
+    assert len(sent(scripted.server, scripted.token_path)) == 2
 
 
 def test_an_identity_token_is_exchanged(scripted: Scripted) -> None:

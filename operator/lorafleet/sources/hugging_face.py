@@ -133,7 +133,7 @@ class HuggingFaceSource:
         for number, item in enumerate(tree, 1):
             check_entries(number, self.wanted.limits)
             name = item.path.removeprefix(folder)
-            if isinstance(item, RepoFile) and item.path == folder + name and "/" not in name:
+            if isinstance(item, RepoFile) and item.path == folder + name:
                 yield self._file(commit, name, item)
 
     def _file(self, commit: str, name: str, item: RepoFile) -> SourceFile:
@@ -203,7 +203,7 @@ class HuggingFaceSource:
                 f"{self._where} does not have that folder ({note}): push it, or correct the subfolder in a new version"
             )
             raise ArtifactError(Reason.SOURCE_NOT_FOUND, text) from None
-        raise refused(status, self._where) from None
+        raise refused(status, self._where, secret=self.secret) from None
 
     @property
     def _gate(self) -> str:
