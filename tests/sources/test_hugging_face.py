@@ -356,6 +356,13 @@ def test_a_listing_that_is_not_one_is_refused(body: bytes, reason: Reason | None
             assert refused(source.listing).reason is reason
 
 
+def test_what_is_listed_outside_of_the_folder_does_not_count() -> None:
+    with origin() as server:
+        server.pages[TREE.replace("?", "/adapter?")] = Page(tree())
+        error = refused(opened(server.url, pin="a" * 40, subfolder="adapter").listing)
+    assert error.reason is Reason.CONFIG_MISSING
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_busy_hub_is_asked_again_by_whoever_fetches_alone(status: int) -> None:
     with origin() as server:
