@@ -356,6 +356,17 @@ def test_a_listing_that_is_not_one_is_refused(body: bytes, reason: Reason | None
             assert refused(source.listing).reason is reason
 
 
+@pytest.mark.parametrize("endpoint", ["", "/", "/mirror/hub", "/mirror/hub/"])
+def test_a_mirror_may_be_below_a_path(endpoint: str) -> None:
+    with origin() as server:
+        below = endpoint.rstrip("/")
+        server.pages[below + API] = Page(b'{"id": "a", "sha": "%s"}' % (b"a" * 40))
+        server.pages[below + TREE] = Page(tree())
+        server.pages[f"{below}/{REPO}/resolve/{'a' * 40}/{CONFIG}"] = Page(b"{}")
+        source = opened(server.url + endpoint)
+        assert b"".join(source.read(source.listing().files[0], 0)) == b"{}"
+
+
 def test_what_is_listed_outside_of_the_folder_does_not_count() -> None:
     with origin() as server:
         server.pages[TREE.replace("?", "/adapter?")] = Page(tree())

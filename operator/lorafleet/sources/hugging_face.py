@@ -65,7 +65,8 @@ class HuggingFaceSource:
         """Raises ArtifactError (SecretInvalid, SourceInvalid)."""
         check_subfolder(self.spec.subfolder, self._where)
         object.__setattr__(self, "_web", Web(self.secret))
-        object.__setattr__(self, "_api", HfApi(endpoint=self.spec.endpoint, token=False))
+        endpoint = self.spec.endpoint.rstrip("/") if self.spec.endpoint else None
+        object.__setattr__(self, "_api", HfApi(endpoint=endpoint, token=False))
         object.__setattr__(self, "_credentials", self._read_token())
 
     def describe(self) -> Mapping[str, str]:
