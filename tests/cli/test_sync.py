@@ -40,7 +40,12 @@ def signals() -> Iterator[None]:
 
 
 def _publish(place: Path, source: str, version: str = "1") -> dict[str, Any]:
-    return {"adapter": source, "version": version, "volume": {"root": str(place / "claim"), "path": source}}
+    return {
+        "adapter": source,
+        "version": version,
+        "source": {"volume": {"path": source}},
+        "claim": str(place / "claim"),
+    }
 
 
 def _plan(place: Path, *items: dict[str, Any], **changes: Any) -> SyncPlan:
@@ -74,7 +79,7 @@ def _until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 
 
 def test_one_bad_item_does_not_block_the_others(place: Path) -> None:
-    unknown = {"adapter": "x", "version": "1"}
+    unknown = {"adapter": "x", "version": "1", "source": {}}
     items = (_publish(place, "bad"), unknown, {"servedName": "../x"}, _publish(place, "good"), _publish(place, "gone"))
     report = run_sync(_plan(place, *items))
     reasons = [result.reason for result in report.results]

@@ -1,36 +1,39 @@
 """A source on a claim: nothing outside it is read, and what changes meanwhile is noticed."""
 
+import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lorafleet.api.reasons import Reason
-from lorafleet.artifacts.check import Limits
+from lorafleet.api.sources import Source
+from lorafleet.api.sources import VolumeSource as VolumeSpec
 from lorafleet.artifacts.digest import FileDigest, hash_file
 from lorafleet.artifacts.errors import ArtifactError
-from lorafleet.sources import open_source
+from lorafleet.artifacts.files import Limits, Wanted
+from lorafleet.sources import Place, open_source
 from lorafleet.sources.volume import VolumeSource
-from lorafleet.store.staging import HashingSink
 from tests.adapters import adapter
 
 
-class MeddlingSink:
-    """Calls ``meddle`` after the first bytes of the file ``when``."""
+def _nothing() -> object:
+    return None
 
-    def __init__(self, when: str, meddle: Callable[[], object]) -> None:
-        self._when = when
-        self._meddle = meddle
 
-    def receive(self, path: str, size: int, chunks: Iterable[memoryview]) -> FileDigest:
-        def through() -> Iterable[memoryview]:
-            for number, chunk in enumerate(chunks):
-                yield chunk
-                if number == 0 and path == self._when:
-                    self._meddle()
-
-        return HashingSink().receive(path, size, through())
+def _fetch(source: VolumeSource, when: str = "", meddle: Callable[[], object] = _nothing) -> tuple[FileDigest, ...]:
+    """All files, hashed; ``meddle`` is called after the first bytes of the file ``when``."""
+    listing, found = source.listing(), []
+    for file in listing.files:
+        content = hashlib.sha256()
+        for number, chunk in enumerate(source.read(file, 0)):
+            content.update(chunk)
+            if number == 0 and file.path == when:
+                meddle()
+        found.append(FileDigest(file.path, file.size or 0, content.hexdigest()))
+    source.confirm(listing)
+    return tuple(found)
 
 
 @pytest.fixture
@@ -42,19 +45,16 @@ def claim(tmp_path: Path) -> Path:
 
 def _refused(source: VolumeSource) -> Reason:
     with pytest.raises(ArtifactError) as listed:
-        source.list_files()
-    with pytest.raises(ArtifactError) as fetched:
-        source.fetch(HashingSink())
-    assert listed.value.reason is fetched.value.reason
-    return fetched.value.reason
+        source.listing()
+    return listed.value.reason
 
 
 def test_the_adapters_files_are_fetched_as_they_are(claim: Path) -> None:
     (claim / "in" / "a" / "adapter_model.bin").write_bytes(b"pickle")
     source = VolumeSource(claim, "in/a")
     names = ["adapter_config.json", "adapter_model.safetensors", "tokenizer.json"]
-    assert source.fetch(HashingSink()) == tuple(hash_file(claim / "in/a", name) for name in names)
-    assert [file.path for file in source.list_files()] == names
+    assert _fetch(source) == tuple(hash_file(claim / "in/a", name) for name in names)
+    assert [file.path for file in source.listing().files] == names
 
 
 @pytest.mark.parametrize("path", ["/etc", "../outside", "in/../../outside", "in/a\0"])
@@ -94,7 +94,7 @@ def test_links_within_the_claim_are_followed(claim: Path) -> None:
     weights = claim / "in/a/adapter_model.safetensors"
     weights.rename(blob)
     weights.symlink_to("../../blobs/abc")
-    assert len(VolumeSource(claim, "in/a").fetch(HashingSink())) == 3
+    assert len(_fetch(VolumeSource(claim, "in/a"))) == 3
 
 
 def test_a_pipe_does_not_hang_and_is_refused(claim: Path) -> None:
@@ -113,8 +113,8 @@ def test_a_folder_that_is_not_there_is_not_found(claim: Path, path: str) -> None
 
 
 def test_limits_hold_before_anything_is_copied(claim: Path) -> None:
-    assert _refused(VolumeSource(claim, "in/a", Limits(max_bytes=10))) is Reason.SIZE_LIMIT_EXCEEDED
-    assert _refused(VolumeSource(claim, "in/a", Limits(max_entries=2))) is Reason.SIZE_LIMIT_EXCEEDED
+    assert _refused(VolumeSource(claim, "in/a", Wanted(Limits(max_bytes=10)))) is Reason.SIZE_LIMIT_EXCEEDED
+    assert _refused(VolumeSource(claim, "in/a", Wanted(Limits(max_entries=2)))) is Reason.SIZE_LIMIT_EXCEEDED
 
 
 def _append(path: Path) -> None:
@@ -152,18 +152,35 @@ def test_a_source_that_changes_while_it_is_read_is_noticed(
 ) -> None:
     folder = claim / "in/a"
     with pytest.raises(ArtifactError) as caught:
-        VolumeSource(claim, "in/a").fetch(MeddlingSink(when, lambda: meddle(folder)))
+        _fetch(VolumeSource(claim, "in/a"), when, lambda: meddle(folder))
     assert caught.value.reason is Reason.SOURCE_CHANGED
     assert caught.value.retry
 
 
 def test_a_file_that_is_no_part_of_the_adapter_may_change(claim: Path) -> None:
     source = VolumeSource(claim, "in/a")
-    meddled = source.fetch(MeddlingSink(_WEIGHTS, lambda: (claim / "in/a/optimizer.pt").write_bytes(b"x")))
-    assert meddled == source.fetch(HashingSink())
+    meddled = _fetch(source, _WEIGHTS, lambda: (claim / "in/a/optimizer.pt").write_bytes(b"x"))
+    assert meddled == _fetch(source)
 
 
-def test_an_unknown_scheme_is_not_supported() -> None:
+@pytest.mark.parametrize("start", [0, 1, 100, 10_000])
+def test_a_file_is_read_from_any_byte_on(claim: Path, start: int) -> None:
+    source = VolumeSource(claim, "in/a")
+    for file in source.listing().files:
+        whole = (claim / "in/a" / file.path).read_bytes()
+        assert b"".join(map(bytes, source.read(file, start))) == whole[start:]
+
+
+def test_a_file_that_was_replaced_is_not_read_on(claim: Path) -> None:
+    source = VolumeSource(claim, "in/a")
+    weights = next(file for file in source.listing().files if file.path == _WEIGHTS)
+    adapter(claim / "in/a", seed=3)
     with pytest.raises(ArtifactError) as caught:
-        open_source("carrierPigeon", {}, Limits())
+        list(source.read(weights, 10))
+    assert caught.value.reason is Reason.SOURCE_CHANGED
+
+
+def test_a_source_without_its_claim_is_not_supported() -> None:
+    with pytest.raises(ArtifactError) as caught:
+        open_source(Source(volume=VolumeSpec(path="x")), Place(), Wanted())
     assert caught.value.reason is Reason.SOURCE_NOT_SUPPORTED

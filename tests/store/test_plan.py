@@ -83,13 +83,13 @@ def test_any_text_of_an_error_fits(text: str) -> None:
 
 def test_a_report_is_compact_camel_case_without_empty_fields() -> None:
     report = SyncReport(results=(ItemResult(i=0, served_name="a/1-0123456789ab", size_bytes=3),))
-    text = '{"schemaVersion":1,"results":[{"i":0,"servedName":"a/1-0123456789ab","sizeBytes":3}]}'
+    text = '{"schemaVersion":2,"results":[{"i":0,"servedName":"a/1-0123456789ab","sizeBytes":3}]}'
     assert encode(report).decode() == text
 
 
 def _plan(**changes: Any) -> dict[str, Any]:
     items = [
-        {"adapter": "a", "version": "1", "volume": {"root": "/v", "path": "x"}},
+        {"adapter": "a", "version": "1", "source": {"volume": {"path": "x"}}, "claim": "/v"},
         {"servedName": "a/1-0123456789ab"},
     ]
     return {"root": "/volume", "model": "m", "baseModels": ["m"], "items": items} | changes
@@ -105,13 +105,14 @@ def test_a_plan_survives_its_way_through_the_environment() -> None:
     "changes",
     [
         {"items": [{"servedName": "a/1-0123456789ab"}] * 11},
-        {"items": [{"adapter": "../x", "version": "1"}]},
-        {"items": [{"adapter": "a", "version": "1/2"}]},
-        {"items": [{"adapter": "a", "version": "1", "digest": "sha256:x"}]},
-        {"items": [{"adapter": "a", "version": "1", "servedName": "a/1-0123456789ab"}]},
+        {"items": [{"adapter": "../x", "version": "1", "source": {}}]},
+        {"items": [{"adapter": "a", "version": "1/2", "source": {}}]},
+        {"items": [{"adapter": "a", "version": "1", "source": {}, "digest": "sha256:x"}]},
+        {"items": [{"adapter": "a", "version": "1", "source": {}, "servedName": "a/1-0123456789ab"}]},
+        {"items": [{"adapter": "a", "version": "1"}]},
         {"root": "volume"},
         {"baseModels": []},
-        {"schemaVersion": 2},
+        {"schemaVersion": 1},
         {"minId": 0},
         {"surprise": 1},
     ],

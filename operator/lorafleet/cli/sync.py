@@ -15,13 +15,14 @@ from pathlib import Path
 
 from lorafleet import logs
 from lorafleet.api.reasons import Reason
-from lorafleet.artifacts.check import Expectations, Limits
+from lorafleet.artifacts.check import Expectations
 from lorafleet.artifacts.errors import ArtifactError
-from lorafleet.sources import open_source
+from lorafleet.artifacts.files import Limits, Wanted
+from lorafleet.sources import Place, open_source
 from lorafleet.store import plan as plans
 from lorafleet.store.fs import POSIX, FileSystem, volume_error
 from lorafleet.store.layout import Layout, prepare
-from lorafleet.store.plan import ItemResult, PublishItem, RemoveItem, SyncPlan, SyncReport
+from lorafleet.store.plan import ItemResult, PublishItem, RemoveItem, ScrubItem, SyncPlan, SyncReport
 from lorafleet.store.publish import Request, publish
 from lorafleet.store.remove import remove, sweep_trash
 from lorafleet.store.staging import Progress, sweep_staging
@@ -130,12 +131,14 @@ def _wait(worker: threading.Thread, stop: Stop) -> None:
 
 
 def _run_item(
-    i: int, item: PublishItem | RemoveItem, plan: SyncPlan, layout: Layout, stop: Stop, fs: FileSystem
+    i: int, item: PublishItem | RemoveItem | ScrubItem, plan: SyncPlan, layout: Layout, stop: Stop, fs: FileSystem
 ) -> ItemResult | None:
     """The result of one item; None when it was stopped."""
     if isinstance(item, RemoveItem):
         about = {"servedName": item.served_name}
         run: Callable[[], ItemResult] = lambda: _remove(i, item, layout, fs)  # noqa: E731
+    elif isinstance(item, ScrubItem):
+        return ItemResult(i=i, scrubbed=0)
     else:
         about = {"adapter": item.adapter, "version": item.version}
         run = lambda: _publish(i, item, plan, layout, stop, fs)  # noqa: E731
@@ -154,11 +157,9 @@ def _run_item(
 
 
 def _publish(i: int, item: PublishItem, plan: SyncPlan, layout: Layout, stop: Stop, fs: FileSystem) -> ItemResult:
-    limits = Limits() if plan.limits is None else Limits(max_bytes=plan.limits.max_bytes)
-    if item.volume is None:
-        source = open_source("none", {}, limits)
-    else:
-        source = open_source("volume", {"root": Path(item.volume.root), "path": item.volume.path}, limits)
+    limits = Limits(max_bytes=plan.max_bytes)
+    place = Place(*(Path(folder) if folder else None for folder in (item.claim, item.secret)))
+    source = open_source(item.source, place, Wanted(limits, plan.pickle), item.pin)
     request = Request(
         adapter=item.adapter,
         version=item.version,

@@ -22,14 +22,14 @@ from lorafleet.artifacts.digest import FileDigest, digest, hash_file
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.artifacts.files import CONFIG_FILE
 from lorafleet.artifacts.peft_config import with_base_model
-from lorafleet.sources.base import Source
+from lorafleet.sources.base import Listing, Source
 from lorafleet.store import ids
 from lorafleet.store import manifest as manifests
 from lorafleet.store.fs import POSIX, FileSystem, remove_tree, volume_error
 from lorafleet.store.layout import Layout
 from lorafleet.store.manifest import Manifest, ManifestFile
 from lorafleet.store.published import verify, versions_of
-from lorafleet.store.staging import HashingSink, Progress, StagingSink, no_progress
+from lorafleet.store.staging import Progress, fetch, hash_source, no_progress
 
 Clock = Callable[[], datetime]
 
@@ -87,10 +87,12 @@ def _published_before(layout: Layout, request: Request, source: Source, progress
         return None if pinned is None else _verified(layout, request, pinned.served_name)
     if not known:
         return None
-    sizes = {(file.path, file.size) for file in source.list_files()}
+    listing = source.listing()
+    sizes = {(file.path, file.size) for file in listing.files}
     if not any(sizes == {(file.path, file.size) for file in manifest.source_files} for manifest in known):
         return None
-    found = digest(source.fetch(HashingSink(progress)))
+    found = digest(hash_source(source, listing, progress))
+    source.confirm(listing)
     match = next((manifest for manifest in known if manifest.digest == found), None)
     return None if match is None else _verified(layout, request, match.served_name)
 
@@ -98,11 +100,13 @@ def _published_before(layout: Layout, request: Request, source: Source, progress
 def _publish(
     layout: Layout, request: Request, source: Source, fs: FileSystem, progress: Progress, now: Clock
 ) -> Manifest:
-    _check_space(layout, source, fs)
+    listing = source.listing()
+    _check_space(layout, listing, fs)
     folder = layout.new_staging(request.adapter)
     try:
         fs.make_folder(folder)
-        received = source.fetch(StagingSink(folder, fs, progress))
+        received = fetch(source, listing, folder, fs, progress)
+        source.confirm(listing)
         info = check(folder, request.expectations)
         found = digest(received)
         if request.pin is not None and request.pin != found:
@@ -138,8 +142,8 @@ def _verified(layout: Layout, request: Request, served_name: str) -> Manifest:
     return manifest
 
 
-def _check_space(layout: Layout, source: Source, fs: FileSystem) -> None:
-    needed = sum(file.size for file in source.list_files()) + _RESERVE
+def _check_space(layout: Layout, listing: Listing, fs: FileSystem) -> None:
+    needed = sum(file.size or 0 for file in listing.files) + _RESERVE
     free = fs.free_bytes(layout.staging)
     if free is not None and free < needed:
         raise ArtifactError(

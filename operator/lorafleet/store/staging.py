@@ -1,15 +1,17 @@
-"""Versions in the making: the sink that fills a staging folder, and the sweep of what dead jobs left.
+"""Versions in the making: what fills a staging folder, and the sweep of what dead jobs left.
 
 Nothing here is ever visible to an engine.
 """
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from lorafleet.api.reasons import Reason
 from lorafleet.artifacts.digest import FileDigest
 from lorafleet.artifacts.errors import ArtifactError
+from lorafleet.sources.base import Chunk, Listing, Source, SourceFile
 from lorafleet.store.fs import FileSystem, remove_tree
 from lorafleet.store.layout import Layout
 
@@ -21,33 +23,34 @@ def no_progress(path: str, done: int, size: int) -> None:
     """Nobody watches."""
 
 
-class HashingSink:
-    """Hashes what it receives and keeps nothing."""
-
-    def __init__(self, progress: Progress = no_progress) -> None:
-        self._progress = progress
-
-    def receive(self, path: str, size: int, chunks: Iterable[memoryview]) -> FileDigest:
-        """See ``sources.base.Sink``."""
-        counted = _Counted(path, size, self._progress)
-        for _ in counted.through(chunks):
-            pass
-        return counted.digest()
+def hash_source(source: Source, listing: Listing, progress: Progress = no_progress) -> tuple[FileDigest, ...]:
+    """Read and hash a source's files, and keep nothing. Raises ArtifactError."""
+    return tuple(_receive(source, file, progress, _drop) for file in listing.files)
 
 
-class StagingSink:
-    """Writes what it receives into a folder and hashes it on the way: one read, one write."""
+def fetch(
+    source: Source, listing: Listing, folder: Path, fs: FileSystem, progress: Progress = no_progress
+) -> tuple[FileDigest, ...]:
+    """Write a source's files into a folder and hash them on the way; each is durable. Raises ArtifactError, OSError."""
 
-    def __init__(self, folder: Path, fs: FileSystem, progress: Progress = no_progress) -> None:
-        self._folder = folder
-        self._fs = fs
-        self._progress = progress
+    def keep(path: str, chunks: Iterable[Chunk]) -> None:
+        fs.write_file(folder / path, chunks)
 
-    def receive(self, path: str, size: int, chunks: Iterable[memoryview]) -> FileDigest:
-        """See ``sources.base.Sink``; the file is durable when this returns."""
-        counted = _Counted(path, size, self._progress)
-        self._fs.write_file(self._folder / path, counted.through(chunks))
-        return counted.digest()
+    return tuple(_receive(source, file, progress, keep) for file in listing.files)
+
+
+def _drop(path: str, chunks: Iterable[Chunk]) -> None:
+    for _ in chunks:
+        pass
+
+
+def _receive(
+    source: Source, file: SourceFile, progress: Progress, into: Callable[[str, Iterable[Chunk]], None]
+) -> FileDigest:
+    counted = _Counted(file.path, file.size or 0, progress)
+    with closing(source.read(file, 0)) as chunks:  # type: ignore[type-var]
+        into(file.path, counted.through(chunks))
+    return counted.digest()
 
 
 class _Counted:
@@ -58,7 +61,7 @@ class _Counted:
         self._hash = hashlib.sha256()
         self._done = 0
 
-    def through(self, chunks: Iterable[memoryview]) -> Iterator[memoryview]:
+    def through(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
         for chunk in chunks:
             self._done += len(chunk)
             if self._done > self._size:
