@@ -65,7 +65,7 @@ def witness(world: World) -> Iterator[Witness]:
                 with (Path(folder) / kind).open("wb") as out:
                     watch = [*argv, kind, "--watch", "--output-watch-events", "-o", "json"]
                     processes.append(subprocess.Popen(watch, stdout=out, stdin=subprocess.DEVNULL))
-            until("the watches have begun", lambda: '"kind": "Pod"' in seen.objects("pods"), 30)
+            until("the watches have begun", lambda: '"kind":"Pod"' in seen.objects("pods"), 30)
             yield seen
         finally:
             for process in processes:
