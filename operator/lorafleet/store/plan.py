@@ -212,6 +212,7 @@ def encode(report: SyncReport) -> bytes:
 def _dump(report: SyncReport, message_bytes: int, module_bytes: int) -> bytes:
     cut = SyncReport(
         results=tuple(_cut_result(result, message_bytes, module_bytes) for result in report.results),
+        volume=report.volume,
         error=_cut_text(report.error, message_bytes),
     )
     return cut.model_dump_json(by_alias=True, exclude_none=True).encode()
