@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lorafleet import logs
+from lorafleet.api.fleet import VerificationPolicy
 from lorafleet.api.reasons import Reason
 from lorafleet.artifacts.check import Expectations
 from lorafleet.artifacts.errors import ArtifactError
@@ -157,9 +158,10 @@ def _run_item(
 
 
 def _publish(i: int, item: PublishItem, plan: SyncPlan, layout: Layout, stop: Stop, fs: FileSystem) -> ItemResult:
+    _require_proof(item, plan)
     limits = Limits(max_bytes=plan.max_bytes)
     place = Place(*(Path(folder) if folder else None for folder in (item.claim, item.secret)))
-    source = open_source(item.source, place, Wanted(limits, plan.pickle), item.pin)
+    source = open_source(item.source, place, Wanted(limits), item.pin)
     request = Request(
         adapter=item.adapter,
         version=item.version,
@@ -174,6 +176,22 @@ def _publish(i: int, item: PublishItem, plan: SyncPlan, layout: Layout, stop: St
     about |= {"bytes": manifest.size_bytes, "seconds": round(time.monotonic() - start, 3)}
     log.info("version published", extra=about)
     return plans.published(i, manifest)
+
+
+def _require_proof(item: PublishItem, plan: SyncPlan) -> None:
+    """What the fleet's policy asks for before a byte is fetched. Raises ArtifactError."""
+    if plan.policy is VerificationPolicy.DIGEST and item.digest is None:
+        raise ArtifactError(
+            Reason.DIGEST_REQUIRED,
+            f"version {item.version} has no digest and the fleet's spec.verification takes only pinned versions: append"
+            " a new version with the digest of its files",
+        )
+    if plan.policy is VerificationPolicy.SIGNATURE:
+        raise ArtifactError(
+            Reason.SIGNATURE_INVALID,
+            "this release does not verify signatures yet, and the fleet's spec.verification takes only signed versions:"
+            " use policy Digest",
+        )
 
 
 def _remove(i: int, item: RemoveItem, layout: Layout, fs: FileSystem) -> ItemResult:

@@ -47,18 +47,30 @@ def _drop(path: str, chunks: Iterable[Chunk]) -> None:
 def _receive(
     source: Source, file: SourceFile, progress: Progress, into: Callable[[str, Iterable[Chunk]], None]
 ) -> FileDigest:
-    counted = _Counted(file.path, file.size or 0, progress)
+    if file.archive:
+        raise ArtifactError(
+            Reason.SOURCE_NOT_SUPPORTED,
+            f"{file.path} is an archive, which this release does not unpack: publish the adapter's files one by one",
+        )
+    counted = _Counted(file, progress)
     with closing(source.read(file, 0)) as chunks:  # type: ignore[type-var]
         into(file.path, counted.through(chunks))
     return counted.digest()
 
 
 class _Counted:
-    def __init__(self, path: str, size: int, progress: Progress) -> None:
-        self._path = path
-        self._size = size
+    def __init__(self, file: SourceFile, progress: Progress) -> None:
+        self._path = file.path
+        self._size = file.size or 0
         self._progress = progress
         self._hash = hashlib.sha256()
+        self._said = file.checksum
+        self._other = None
+        if file.checksum is not None and file.checksum.algorithm != "sha256":
+            # A git blob id is over this head and the content.
+            git = file.checksum.algorithm == "git"
+            self._other = hashlib.new("sha1" if git else file.checksum.algorithm, usedforsecurity=False)
+            self._other.update(f"blob {self._size}\0".encode() if git else b"")
         self._done = 0
 
     def through(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
@@ -67,10 +79,19 @@ class _Counted:
             if self._done > self._size:
                 raise self._changed()
             self._hash.update(chunk)
+            if self._other is not None:
+                self._other.update(chunk)
             yield chunk
             self._progress(self._path, self._done, self._size)
         if self._done != self._size:
             raise self._changed()
+        found = (self._other or self._hash).hexdigest()
+        if self._said is not None and found != self._said.value:
+            raise ArtifactError(
+                Reason.SOURCE_CORRUPT,
+                f"{self._path} has {self._said.algorithm} {found}; its source says {self._said.value}: the bytes were"
+                " damaged at the source or on the way; restore the file, and it is tried again",
+            )
 
     def digest(self) -> FileDigest:
         return FileDigest(self._path, self._done, self._hash.hexdigest())
