@@ -320,7 +320,7 @@ def fleet_values(**changes: Any) -> dict[str, Any]:
         "model": str(model),
         "servedModelName": [BASE],
         "maxLoras": 2,
-        "maxCpuLoras": 8,
+        "maxCpuLoras": 32,
         "maxLoraRank": 16,
         "image": {"repository": "localhost/lorafleet-engine", "tag": "e2e", "pullPolicy": "Never"},
         "command": [str(python_of(VLLM)), "-m", "vllm.entrypoints.openai.api_server"],
