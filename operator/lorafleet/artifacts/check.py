@@ -6,6 +6,7 @@ its own copy, never a source that someone may still write to. Writes nothing.
 
 import re
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from lorafleet.artifacts.files import (
     require_adapter,
 )
 from lorafleet.artifacts.peft_config import PeftConfig
+from lorafleet.artifacts.safetensors_header import Header, Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +57,88 @@ class AdapterInfo:
         return sum(size for _, size in self.files)
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One check, which raises ArtifactError or OSError. ``after``: those that have to pass before it can be made."""
+
+    name: str
+    run: Callable[[], None]
+    after: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Examination:
+    """The checks of one folder, step by step, for whoever goes on after one that failed; what they learnt is kept."""
+
+    folder: Path
+    expectations: Expectations
+    files: tuple[tuple[str, int], ...] = ()
+    config: PeftConfig | None = None
+    header: Header | None = None
+    weights: Weights | None = None
+
+    def steps(self) -> tuple[Step, ...]:
+        """The checks in the order in which they are made."""
+        return (
+            Step("files", self._check_files),
+            Step("configuration", self._check_config, ("files",)),
+            Step("base model", self._check_base_model, ("configuration",)),
+            Step("rank", self._check_rank, ("configuration",)),
+            Step("engine version", self._check_engine_version, ("configuration",)),
+            Step("weights", self._check_header, ("files",)),
+            Step("matrices", self._check_matrices, ("configuration", "weights")),
+        )
+
+    def info(self) -> AdapterInfo:
+        """What the folder holds, once all steps passed."""
+        assert self.config is not None and self.weights is not None
+        return AdapterInfo(
+            base_model=self.config.base_model or "",
+            rank=self.config.max_rank,
+            target_modules=self.weights.target_modules,
+            dtype="+".join(self.weights.dtypes),
+            min_engine=None if self.config.min_engine is None else ".".join(map(str, self.config.min_engine)),
+            files=self.files,
+        )
+
+    def _check_files(self) -> None:
+        self.files = adapter_files(self.folder, self.expectations.limits)
+
+    def _check_config(self) -> None:
+        self.config = peft_config.parse(_read_config(self.folder))
+
+    def _check_base_model(self) -> None:
+        assert self.config is not None
+        require_base_model(self.config.base_model, self.expectations.base_models)
+
+    def _check_rank(self) -> None:
+        assert self.config is not None
+        highest = self.expectations.max_rank
+        if highest is not None and self.config.max_rank > highest:
+            raise ArtifactError(
+                Reason.RANK_TOO_HIGH,
+                f"{CONFIG_FILE} has rank {self.config.max_rank}; the engines take at most {highest}: start them with"
+                f" --max-lora-rank {self.config.max_rank} or more, or train with a lower r",
+            )
+
+    def _check_engine_version(self) -> None:
+        assert self.config is not None
+        _check_engine(self.config, self.expectations.engine_version)
+
+    def _check_header(self) -> None:
+        self.header = safetensors_header.read_header(self.folder / WEIGHTS_FILE)
+
+    def _check_matrices(self) -> None:
+        assert self.config is not None and self.header is not None
+        self.weights = safetensors_header.check_lora(self.header, self.config)
+
+
 def check(folder: Path, expectations: Expectations) -> AdapterInfo:
     """Check an adapter's folder. Raises ArtifactError with the first thing that is wrong, and OSError."""
-    files = adapter_files(folder, expectations.limits)
-    config = peft_config.parse(_read_config(folder))
-    base_model = require_base_model(config.base_model, expectations.base_models)
-    if expectations.max_rank is not None and config.max_rank > expectations.max_rank:
-        raise ArtifactError(
-            Reason.RANK_TOO_HIGH,
-            f"{CONFIG_FILE} has rank {config.max_rank}; the engines take at most {expectations.max_rank}: start them"
-            f" with --max-lora-rank {config.max_rank} or more, or train with a lower r",
-        )
-    _check_engine(config, expectations.engine_version)
-    weights = safetensors_header.check_lora(safetensors_header.read_header(folder / WEIGHTS_FILE), config)
-    return AdapterInfo(
-        base_model=base_model,
-        rank=config.max_rank,
-        target_modules=weights.target_modules,
-        dtype="+".join(weights.dtypes),
-        min_engine=None if config.min_engine is None else ".".join(map(str, config.min_engine)),
-        files=files,
-    )
+    examination = Examination(folder, expectations)
+    for step in examination.steps():
+        step.run()
+    return examination.info()
 
 
 def require_base_model(found: str | None, accepted: tuple[str, ...]) -> str:
