@@ -5,6 +5,7 @@ process that was killed does nothing more, so after ``Killed`` each further oper
 """
 
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class FaultyFileSystem:
         self._at = at
         self._number = number
         self._dead = False
+        self._lock = threading.Lock()
         self.steps: list[str] = []
 
     @property
@@ -32,8 +34,10 @@ class FaultyFileSystem:
     def _step(self, name: str) -> None:
         if self._dead:
             raise Killed
-        self.steps.append(name)
-        if len(self.steps) - 1 == self._at:
+        with self._lock:
+            self.steps.append(name)
+            now = len(self.steps) - 1
+        if now == self._at:
             if self._number is None:
                 self._dead = True
                 raise Killed
@@ -43,16 +47,29 @@ class FaultyFileSystem:
         self._step(f"make_folder {path.name}")
         POSIX.make_folder(path, mode)
 
-    def write_file(self, path: Path, chunks: Iterable[Chunk]) -> None:
+    def write_file(self, path: Path, chunks: Iterable[Chunk], *, sync: bool = True) -> None:
         def through() -> Iterator[Chunk]:
             for chunk in chunks:
                 yield chunk[: len(chunk) // 2]
                 self._step(f"write {path.name}")
                 yield chunk[len(chunk) // 2 :]
-            self._step(f"sync {path.name}")
+            if sync:
+                self._step(f"sync {path.name}")
 
         self._step(f"create {path.name}")
-        POSIX.write_file(path, through())
+        POSIX.write_file(path, through(), sync=sync)
+
+    def sync_file(self, path: Path) -> None:
+        self._step(f"sync_file {path.name}")
+        POSIX.sync_file(path)
+
+    def link(self, source: Path, target: Path) -> None:
+        self._step(f"link {target.name}")
+        POSIX.link(source, target)
+
+    def clone(self, source: Path, target: Path) -> None:
+        self._step(f"clone {target.name}")
+        POSIX.clone(source, target)
 
     def set_mode(self, path: Path, mode: int) -> None:
         self._step(f"set_mode {path.name}")

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from lorafleet.api.reasons import Reason
 from lorafleet.artifacts.errors import RETRIED, ArtifactError
 from lorafleet.store.plan import (
+    MAX_ITEMS,
     MAX_REPORT_BYTES,
     ItemResult,
     SyncPlan,
@@ -104,7 +105,7 @@ def test_a_plan_survives_its_way_through_the_environment() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"items": [{"servedName": "a/1-0123456789ab"}] * 11},
+        {"items": [{"servedName": "a/1-0123456789ab"}] * (MAX_ITEMS + 1)},
         {"items": [{"adapter": "../x", "version": "1", "source": {}}]},
         {"items": [{"adapter": "a", "version": "1/2", "source": {}}]},
         {"items": [{"adapter": "a", "version": "1", "source": {}, "digest": "sha256:x"}]},

@@ -6,16 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from lorafleet.artifacts.check import Expectations
+from lorafleet.sources.base import Source
 from lorafleet.sources.volume import VolumeSource
+from lorafleet.store import volume as volumes
+from lorafleet.store.build import How, Request
 from lorafleet.store.fs import POSIX, FileSystem
 from lorafleet.store.layout import Layout, prepare
 from lorafleet.store.manifest import Manifest
-from lorafleet.store.publish import Request, publish
-from lorafleet.store.staging import Progress, no_progress
+from lorafleet.store.publish import publish
+from lorafleet.store.reading import Pace
+from lorafleet.store.repair import repair
+from lorafleet.store.transfer import Marks, Progress, no_progress
 from tests.adapters import BASE, adapter
 
 MODEL = "/models/base"
 FLEET = Expectations(base_models=(BASE,), max_rank=64, engine_version="0.32.0")
+HOW = How(pace=Pace(wait=lambda ended, seconds: None, jitter=lambda: 0.5), marks=Marks(1, 0.0))
+"""Without waiting, and with a mark after every chunk."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +44,23 @@ class Volume:
     def publish(
         self,
         version: str = "1.0",
-        source: str = "a",
+        source: str | Source = "a",
         *,
         fs: FileSystem = POSIX,
         progress: Progress = no_progress,
         adapter: str = "py",
+        quota: int | None = None,
+        repairing: str | None = None,
+        how: How = HOW,
         **changes: Any,
     ) -> Manifest:
-        """Publish a source of the claim."""
+        """Publish, or repair, a source: a folder of the claim or one of a test's own."""
         request = replace(Request(adapter, version, MODEL, FLEET), **changes)
-        return publish(self.layout, request, VolumeSource(self.claim, source), fs=fs, progress=progress)
+        opened = VolumeSource(self.claim, source) if isinstance(source, str) else source
+        volume, how = volumes.Volume(self.layout, fs, quota), replace(how, progress=progress)
+        if repairing is not None:
+            return repair(volume, request, repairing, lambda pin: opened, how=how).manifest
+        return publish(volume, request, lambda pin: opened, how=how).manifest
 
     def folder(self, manifest: Manifest) -> Path:
         """Where a version is published."""

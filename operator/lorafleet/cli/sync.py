@@ -1,8 +1,8 @@
 """``lorafleet sync``: the process in a Job that works on a fleet's volume.
 
-Executes a plan item by item and reports on every item, also when it is told to stop, runs out of time or storage
-hangs: the work runs in a thread of its own, and the main thread reports whatever is known when the time is over. It
-has no access to Kubernetes and needs none.
+Executes a plan and reports on every item, also when it is told to stop, runs out of time or storage hangs: the work
+runs in threads of its own, and the main thread reports whatever is known when the time is over. It has no access to
+Kubernetes and needs none.
 """
 
 import logging
@@ -10,31 +10,32 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lorafleet import logs
-from lorafleet.api.fleet import VerificationPolicy
 from lorafleet.api.reasons import Reason
-from lorafleet.artifacts.check import Expectations
 from lorafleet.artifacts.errors import ArtifactError
-from lorafleet.artifacts.files import Limits, Wanted
-from lorafleet.sources import Place, open_source
+from lorafleet.cli import items
+from lorafleet.cli.items import Work
 from lorafleet.store import plan as plans
+from lorafleet.store import progress as progresses
+from lorafleet.store.collect import collect, strays
 from lorafleet.store.fs import POSIX, FileSystem, volume_error
 from lorafleet.store.layout import Layout, prepare
-from lorafleet.store.plan import ItemResult, PublishItem, RemoveItem, ScrubItem, SyncPlan, SyncReport
-from lorafleet.store.publish import Request, publish
-from lorafleet.store.remove import remove, sweep_trash
-from lorafleet.store.staging import Progress, sweep_staging
+from lorafleet.store.plan import ItemResult, PublishItem, RemoveItem, ScrubItem, SyncPlan, SyncReport, VolumeReport
+from lorafleet.store.progress import Board
+from lorafleet.store.reading import READER, Pace
+from lorafleet.store.room import used_bytes
+from lorafleet.store.volume import Volume
 
 log = logging.getLogger("lorafleet.sync")
 
 GRACE_SECONDS = 10.0
 """How long the work may take to clean up after it was told to stop; below a pod's default grace of 30 s."""
-STAGING_SECONDS = 24 * 3600.0
-"""Staging that nobody wrote to for so long is a dead job's; no Job lives so long."""
-PROGRESS_SECONDS = 10.0
+SIDE_BY_SIDE = 8
+"""Items at once: small adapters wait for their server most of the time."""
 
 _LEFT = "the sync Job {}; it is tried again"
 
@@ -68,6 +69,12 @@ class Stop:
         if self.why:
             raise Stopped(self.why)
 
+    def wait(self, ended: threading.Event, seconds: float) -> None:
+        """Wait, unless ``ended`` is set. Raises Stopped when the work has to end."""
+        until = time.monotonic() + seconds
+        while not ended.wait(min(0.2, max(0.0, until - time.monotonic()))) and time.monotonic() < until:
+            self.check()
+
 
 def run_sync(
     plan: SyncPlan,
@@ -75,6 +82,8 @@ def run_sync(
     stop: Stop | None = None,
     fs: FileSystem = POSIX,
     results: dict[int, ItemResult] | None = None,
+    board: Board | None = None,
+    pace: Pace | None = None,
 ) -> SyncReport:
     """Execute a plan and report on it; never raises for what an item does.
 
@@ -82,26 +91,21 @@ def run_sync(
     """
     stop = stop or Stop(plan.deadline_seconds)
     done = {} if results is None else results
-    layout = Layout(Path(plan.root))
+    volume = Volume(Layout(Path(plan.root)), fs, plan.quota_bytes)
     try:
-        prepare(layout, fs)
+        prepare(volume.layout, fs)
     except ArtifactError as error:
         log.error("volume cannot be used", extra={"reason": error.reason, "detail": error.message})
         done.update({i: plans.failed(i, error) for i in range(len(plan.items))})
         return plans.complete(plan, done, "")
-    order = sorted(enumerate(plan.items), key=lambda pair: isinstance(pair[1], PublishItem))
-    for i, item in order:
-        if stop.why:
-            break
-        result = _run_item(i, item, plan, layout, stop, fs)
-        if result is not None:
-            done[i] = result
-    if not stop.why:
-        _sweep(layout, fs)
-    return plans.complete(plan, done, _LEFT.format(stop.why or "ended early"))
+    work = Work(plan, volume, board or Board(), stop.check, pace or Pace(wait=stop.wait))
+    for kind, at_once in ((RemoveItem, 1), (PublishItem, SIDE_BY_SIDE), (ScrubItem, 1)):
+        _run_items([i for i, item in enumerate(plan.items) if isinstance(item, kind)], work, stop, done, at_once)
+    seen = None if stop.why else _finish(plan, volume)
+    return plans.complete(plan, done, _LEFT.format(stop.why or "ended early"), seen)
 
 
-def main(plan_json: str, termination_log: Path, log_level: str) -> int:
+def main(plan_json: str, termination_log: Path, log_level: str, port: int = plans.PROGRESS_PORT) -> int:
     """Run the plan of this process and write its report; the answer is the exit code, 0 once the report is written."""
     logs.configure(log_level.upper())
     try:
@@ -112,14 +116,23 @@ def main(plan_json: str, termination_log: Path, log_level: str) -> int:
     stop = Stop(plan.deadline_seconds)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.ask())
-    results: dict[int, ItemResult] = {}
-    worker = threading.Thread(target=run_sync, args=(plan,), kwargs={"stop": stop, "results": results}, daemon=True)
+    board, results, reports = Board(), dict[int, ItemResult](), list[SyncReport]()
+    silence = progresses.serve(board, port) if any(isinstance(item, PublishItem) for item in plan.items) else None
+
+    def work() -> None:
+        reports.append(run_sync(plan, stop=stop, results=results, board=board))
+
+    worker = threading.Thread(target=work, daemon=True)
     worker.start()
     _wait(worker, stop)
-    report = plans.complete(plan, dict(results), _LEFT.format(stop.why or "failed; its log says why"))
+    left = _LEFT.format(stop.why or "failed; its log says why")
+    report = reports[0] if reports else plans.complete(plan, dict(results), left)
     code = _write(termination_log, report)
-    if worker.is_alive():
-        log.error("work hangs in the storage; leaving it behind")
+    if silence is not None:
+        silence()
+    if worker.is_alive() or any(thread.name == READER for thread in threading.enumerate()):
+        if worker.is_alive():
+            log.error("work hangs in the storage; leaving it behind")
         logging.shutdown()
         os._exit(code)
     return code
@@ -131,18 +144,39 @@ def _wait(worker: threading.Thread, stop: Stop) -> None:
     worker.join(GRACE_SECONDS)
 
 
-def _run_item(
-    i: int, item: PublishItem | RemoveItem | ScrubItem, plan: SyncPlan, layout: Layout, stop: Stop, fs: FileSystem
-) -> ItemResult | None:
+def _run_items(numbers: Sequence[int], work: Work, stop: Stop, done: dict[int, ItemResult], at_once: int) -> None:
+    """Run items, some of them side by side in threads that the interpreter does not wait for."""
+
+    def one(i: int) -> None:
+        if stop.why:
+            return
+        result = _run_item(i, work)
+        work.board.drop(i)
+        if result is not None:
+            done[i] = result
+
+    if at_once == 1 or len(numbers) <= 1:
+        for i in numbers:
+            one(i)
+        return
+    with ThreadPoolExecutor(min(at_once, len(numbers)), "lorafleet-item") as pool:
+        for future in [pool.submit(one, i) for i in numbers]:
+            future.result()
+
+
+def _run_item(i: int, work: Work) -> ItemResult | None:
     """The result of one item; None when it was stopped."""
+    item = work.plan.items[i]
+    pins: list[str] = []
     if isinstance(item, RemoveItem):
         about = {"servedName": item.served_name}
-        run: Callable[[], ItemResult] = lambda: _remove(i, item, layout, fs)  # noqa: E731
+        run: Callable[[], ItemResult] = lambda: items.remove_one(i, item, work)  # noqa: E731
     elif isinstance(item, ScrubItem):
-        return ItemResult(i=i, scrubbed=0)
+        about = {"item": "scrub"}
+        run = lambda: items.scrub_all(i, work)  # noqa: E731
     else:
         about = {"adapter": item.adapter, "version": item.version}
-        run = lambda: _publish(i, item, plan, layout, stop, fs)  # noqa: E731
+        run = lambda: items.publish_one(i, item, work, pins.append)  # noqa: E731
     try:
         return run()
     except Stopped as error:
@@ -150,79 +184,29 @@ def _run_item(
         return None
     except ArtifactError as error:
         log.warning("item failed", extra=about | {"reason": error.reason, "detail": error.message})
-        return plans.failed(i, error)
+        failure = error
     except Exception as error:
         log.exception("item failed in an unforeseen way", extra=about)
         text = f"the sync Job failed with {type(error).__name__}; its log says more: report this as a bug of lorafleet"
-        return plans.failed(i, ArtifactError(Reason.SYNC_FAILED, text))
+        failure = ArtifactError(Reason.SYNC_FAILED, text)
+    return plans.failed(i, failure).model_copy(update={"pin": (pins or [""])[-1] or None})
 
 
-def _publish(i: int, item: PublishItem, plan: SyncPlan, layout: Layout, stop: Stop, fs: FileSystem) -> ItemResult:
-    _require_proof(item, plan)
-    limits = Limits(max_bytes=plan.max_bytes)
-    place = Place(*(Path(folder) if folder else None for folder in (item.claim, item.secret)))
-    source = open_source(item.source, place, Wanted(limits), item.pin)
-    request = Request(
-        adapter=item.adapter,
-        version=item.version,
-        model=plan.model,
-        expectations=Expectations(plan.base_models, plan.max_lora_rank, plan.engine_version, limits),
-        min_id=plan.min_id,
-        pin=item.digest,
-    )
-    start = time.monotonic()
-    manifest = publish(layout, request, source, fs=fs, progress=_progress(item, stop))
-    about = {"adapter": item.adapter, "version": item.version, "servedName": manifest.served_name, "id": manifest.id}
-    about |= {"bytes": manifest.size_bytes, "seconds": round(time.monotonic() - start, 3)}
-    log.info("version published", extra=about)
-    return plans.published(i, manifest)
-
-
-def _require_proof(item: PublishItem, plan: SyncPlan) -> None:
-    """What the fleet's policy asks for before a byte is fetched. Raises ArtifactError."""
-    if plan.policy is VerificationPolicy.DIGEST and item.digest is None:
-        raise ArtifactError(
-            Reason.DIGEST_REQUIRED,
-            f"version {item.version} has no digest and the fleet's spec.verification takes only pinned versions: append"
-            " a new version with the digest of its files",
-        )
-    if plan.policy is VerificationPolicy.SIGNATURE:
-        raise ArtifactError(
-            Reason.SIGNATURE_INVALID,
-            "this release does not verify signatures yet, and the fleet's spec.verification takes only signed versions:"
-            " use policy Digest",
-        )
-
-
-def _remove(i: int, item: RemoveItem, layout: Layout, fs: FileSystem) -> ItemResult:
-    found = remove(layout, item.served_name, fs)
-    log.info("version removed" if found else "version was not there", extra={"servedName": item.served_name})
-    return ItemResult(i=i, served_name=item.served_name)
-
-
-def _progress(item: PublishItem, stop: Stop) -> Progress:
-    last = time.monotonic()
-
-    def progress(path: str, done: int, size: int) -> None:
-        nonlocal last
-        stop.check()
-        if time.monotonic() - last >= PROGRESS_SECONDS:
-            last = time.monotonic()
-            about = {"adapter": item.adapter, "version": item.version, "file": path, "bytes": done, "of": size}
-            log.info("copying", extra=about)
-
-    return progress
-
-
-def _sweep(layout: Layout, fs: FileSystem) -> None:
+def _finish(plan: SyncPlan, volume: Volume) -> VolumeReport | None:
+    """Collect garbage, and say what the volume looks like then; None when it cannot be looked at."""
     try:
-        swept = sweep_staging(layout, STAGING_SECONDS, fs)
-        sweep_trash(layout, fs)
+        collect(volume)
+        return VolumeReport(
+            used_bytes=used_bytes(volume.layout),
+            free_bytes=volume.fs.free_bytes(volume.layout.root),
+            sharing=volume.blobs.sharing.value,
+            strays=None if plan.known is None else strays(volume, frozenset(plan.known)),
+        )
     except OSError as error:
-        log.warning("leftovers not swept", extra={"detail": volume_error(error, "leftovers were swept").message})
-        return
-    if swept:
-        log.info("leftovers swept", extra={"folders": swept})
+        log.warning(
+            "leftovers not collected", extra={"detail": volume_error(error, "leftovers were collected").message}
+        )
+        return None
 
 
 def _write(path: Path, report: SyncReport) -> int:

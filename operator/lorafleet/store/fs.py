@@ -1,10 +1,11 @@
-"""Every change of the volume, as eight operations. Nothing else in this room writes.
+"""Every change of the volume, as a few operations. Nothing else in this room writes.
 
-The seam is here so that tests can fail or kill the process at each single step. Operations are durable one by one where
-publishing depends on it: a file is on the disk before its name is given away. No decisions are made here.
+The seam is here so that tests can fail or kill the process at each single step. What publishing depends on is made
+durable by whoever publishes, before a name is given away. No decisions are made here.
 """
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,7 @@ FILE_MODE = 0o644
 
 Chunk = bytes | memoryview
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_FICLONE = 0x40049409
 
 
 class FileSystem(Protocol):
@@ -28,8 +30,23 @@ class FileSystem(Protocol):
         """Create a folder with exactly this mode; FileExistsError when something is there."""
         ...
 
-    def write_file(self, path: Path, chunks: Iterable[Chunk]) -> None:
-        """Create a file of mode 0644, write all chunks and sync it; FileExistsError when something is there."""
+    def write_file(self, path: Path, chunks: Iterable[Chunk], *, sync: bool = True) -> None:
+        """Create a file of mode 0644 and write all chunks; FileExistsError when something is there.
+
+        ``sync``: it is durable at the end.
+        """
+        ...
+
+    def sync_file(self, path: Path) -> None:
+        """Make the content of a file durable."""
+        ...
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name; FileExistsError when something has it. Links are not followed."""
+        ...
+
+    def clone(self, source: Path, target: Path) -> None:
+        """Create a file of mode 0644 that shares its blocks with another until one of them is written."""
         ...
 
     def set_mode(self, path: Path, mode: int) -> None:
@@ -65,11 +82,10 @@ class PosixFileSystem:
         path.mkdir(mode)
         path.chmod(mode)
 
-    def write_file(self, path: Path, chunks: Iterable[Chunk]) -> None:
+    def write_file(self, path: Path, chunks: Iterable[Chunk], *, sync: bool = True) -> None:
         """``O_CREAT|O_EXCL``, which NFS honours too, then ``fsync``."""
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+        fd = _create(path)
         try:
-            os.fchmod(fd, FILE_MODE)
             written = 0
             for chunk in chunks:
                 rest = memoryview(chunk)
@@ -78,7 +94,35 @@ class PosixFileSystem:
                 # Linux begins to write these pages out; the disk works while the next chunk is read and hashed.
                 os.posix_fadvise(fd, written, len(chunk), os.POSIX_FADV_DONTNEED)
                 written += len(chunk)
+            if sync:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def sync_file(self, path: Path) -> None:
+        """``fsync``, through any descriptor of the file."""
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
             os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def link(self, source: Path, target: Path) -> None:
+        """``link(2)``."""
+        os.link(source, target, follow_symlinks=False)
+
+    def clone(self, source: Path, target: Path) -> None:
+        """``FICLONE`` of Btrfs, XFS, NFS 4.2 and others."""
+        fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            new = _create(target)
+            try:
+                fcntl.ioctl(new, _FICLONE, fd)
+            except OSError:
+                target.unlink()
+                raise
+            finally:
+                os.close(new)
         finally:
             os.close(fd)
 
@@ -113,6 +157,12 @@ class PosixFileSystem:
         """``statvfs``; some network file systems report no blocks at all."""
         found = os.statvfs(path)
         return found.f_bavail * found.f_frsize if found.f_blocks else None
+
+
+def _create(path: Path) -> int:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    os.fchmod(fd, FILE_MODE)
+    return fd
 
 
 POSIX: FileSystem = PosixFileSystem()

@@ -16,17 +16,19 @@ def highest(layout: Layout) -> int:
     return max((int(path.name) for path in layout.ids.iterdir() if _is_id(path)), default=0)
 
 
-def allocate(layout: Layout, min_id: int, fs: FileSystem) -> int:
+def allocate(layout: Layout, min_id: int, fs: FileSystem, known: int | None = None) -> int:
     """Take the lowest id that is above all taken ones and at least ``min_id`` (which is 1 or more). Raises OSError.
 
-    An id whose job dies before it publishes is lost; nothing needs them to be without gaps.
+    ``known``: an id above which the caller has seen none taken, so that it is not looked for again. An id whose job
+    dies before it publishes is lost; nothing needs them to be without gaps.
     """
-    number = max(highest(layout) + 1, min_id, 1)
+    number = max((highest(layout) if known is None else known) + 1, min_id, 1)
     while True:
         try:
-            fs.write_file(layout.ids / str(number), ())
+            # An empty file is nothing but its name, which the folder's sync keeps.
+            fs.write_file(layout.ids / str(number), (), sync=False)
         except FileExistsError:
-            number += 1
+            number = max(number, highest(layout)) + 1
         else:
             fs.sync_folder(layout.ids)
             return number

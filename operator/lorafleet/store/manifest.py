@@ -55,6 +55,16 @@ class Manifest(ApiModel):
     """The oldest vLLM that serves it as it was trained, when that is not any."""
     size_bytes: Annotated[int, Field(ge=0)]
     source: dict[str, str]
+    pin: str = ""
+    """What the source's moving name stood for."""
+    entry: str = ""
+    """The hash of the version's entry in the adapter's spec."""
+    converted: str | None = None
+    """The pickle among ``source_files`` that the safetensors file was made of."""
+    verified_by: str | None = None
+    """Who signed the source's files."""
+    trust: str | None = None
+    """A hash of the signatures that counted when ``verified_by`` was found."""
     source_files: tuple[ManifestFile, ...]
     files: tuple[ManifestFile, ...]
     published_at: str
@@ -71,6 +81,6 @@ def read(folder: Path) -> Manifest:
 
 
 def write(folder: Path, manifest: Manifest, fs: FileSystem) -> None:
-    """Write the manifest of a folder that is not visible yet. Raises OSError."""
+    """Write the manifest into a folder that is not visible yet; not durable by itself. Raises OSError."""
     text = manifest.model_dump_json(by_alias=True, exclude_none=True, indent=2)
-    fs.write_file(folder / MANIFEST_FILE, (text.encode(), b"\n"))
+    fs.write_file(folder / MANIFEST_FILE, (text.encode(), b"\n"), sync=False)

@@ -1,15 +1,18 @@
 """What a sync Job is asked to do and what it answers: the two documents between the operator and the Job.
 
 The plan travels in an environment variable; the report is the container's termination message, of which Kubernetes
-keeps 4,096 bytes. So a plan has at most ten items, and a report of ten always fits: texts are cut before facts. No
-I/O here.
+keeps 4,096 bytes. A longer report is packed: compressed, in a text that JSON takes as it is. So that forty items always
+fit, texts are cut before facts. No I/O here.
 """
 
+import base64
+import json
 import re
+import zlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from lorafleet.api.fleet import SignatureTrust, VerificationPolicy
 from lorafleet.api.model import ApiModel, Digest, DnsName, ModelName, VersionName
@@ -18,14 +21,17 @@ from lorafleet.api.sources import Source
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.store.manifest import Manifest
 
-MAX_ITEMS = 10
+MAX_ITEMS = 40
 MAX_REPORT_BYTES = 4096
 PLAN_ENV = "LORAFLEET_PLAN"
 PROGRESS_PORT = 8081
 """Where a Job's pod answers ``GET /progress`` with a SyncProgress while it fetches."""
 
-_MESSAGE_LENGTHS = (2000, 1000, 500, 250, 120, 40)
+_MESSAGE_BYTES = (2000, 1000, 500, 250, 120, 60, 20)
 _MODULE_BYTES = (1000, 200, 100, 40, 0)
+_NAMES = (1000, 20, 5, 1, 0)
+"""How many names of damaged versions and strays are kept."""
+_UNPACKED_BYTES = 4 * 1024 * 1024
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 
 
@@ -148,12 +154,27 @@ class VolumeReport(ApiModel):
 
 
 class SyncReport(ApiModel):
-    """What came of a plan: one result for each item, in its order. ``error``: the plan itself could not be read."""
+    """What came of a plan: one result for each item, in its order. ``error``: the plan itself could not be read.
+
+    A report may be in a field ``packed``, as base 85 of what zlib makes of its JSON.
+    """
 
     schema_version: Literal[2] = 2
     results: tuple[ItemResult, ...] = ()
     volume: VolumeReport | None = None
     error: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unpack(cls, found: Any) -> Any:
+        if not isinstance(found, dict) or not isinstance(found.get("packed"), str):
+            return found
+        try:
+            inflater = zlib.decompressobj()
+            data = inflater.decompress(base64.b85decode(found["packed"]), _UNPACKED_BYTES)
+            return json.loads(data)
+        except zlib.error as error:
+            raise ValueError(f"the packed report is damaged: {error}") from None
 
 
 class ItemProgress(ApiModel):
@@ -182,6 +203,8 @@ def published(i: int, manifest: Manifest) -> ItemResult:
         size_bytes=manifest.size_bytes,
         dtype=manifest.dtype,
         min_engine=manifest.min_engine,
+        pin=manifest.pin or None,
+        verified_by=manifest.verified_by or None,
     )
 
 
@@ -190,35 +213,50 @@ def failed(i: int, error: ArtifactError) -> ItemResult:
     return ItemResult(i=i, reason=error.reason.value, message=error.message, retry=error.retry)
 
 
-def complete(plan: SyncPlan, results: Mapping[int, ItemResult], why: str) -> SyncReport:
+def complete(
+    plan: SyncPlan, results: Mapping[int, ItemResult], why: str, volume: VolumeReport | None = None
+) -> SyncReport:
     """The report on a plan; items without a result are to be tried again, because of ``why``."""
     left = ArtifactError(Reason.SYNC_FAILED, why)
-    return SyncReport(results=tuple(results.get(i) or failed(i, left) for i in range(len(plan.items))))
+    found = tuple(results.get(i) or failed(i, left) for i in range(len(plan.items)))
+    return SyncReport(results=found, volume=volume)
 
 
 def encode(report: SyncReport) -> bytes:
-    """The report as compact JSON in UTF-8, at most 4,096 bytes for ten items whatever is in them.
+    """The report as JSON in UTF-8, at most 4,096 bytes whatever is in it; packed when it is too long as it is.
 
-    When it is too long, messages are cut, then target modules left out, as little as it takes.
+    Messages are cut, then target modules and names left out, as little as it takes. What a pin, a signer and the like
+    make too long even so loses its last results: their items are tried again, and cost nothing when they are done.
     """
-    for modules in _MODULE_BYTES:
-        for length in _MESSAGE_LENGTHS:
-            data = _dump(report, length, modules)
-            if len(data) <= MAX_REPORT_BYTES:
-                return data
-    raise ValueError(f"a report on {len(report.results)} items does not fit; expected at most {MAX_ITEMS}")
+    for names in _NAMES:
+        for modules in _MODULE_BYTES:
+            for length in _MESSAGE_BYTES:
+                text = _dump(report, length, modules, names)
+                if len(text) <= MAX_REPORT_BYTES:
+                    return text
+                packed = _pack(text)
+                if len(packed) <= MAX_REPORT_BYTES:
+                    return packed
+    return encode(report.model_copy(update={"results": report.results[: len(report.results) * 3 // 4]}))
 
 
-def _dump(report: SyncReport, message_bytes: int, module_bytes: int) -> bytes:
+def _pack(text: bytes) -> bytes:
+    return b'{"packed":"' + base64.b85encode(zlib.compress(text, 9)) + b'"}'
+
+
+def _dump(report: SyncReport, message_bytes: int, module_bytes: int, names: int) -> bytes:
+    volume = report.volume
+    if volume is not None and volume.strays is not None:
+        volume = volume.model_copy(update={"strays": volume.strays[:names]})
     cut = SyncReport(
-        results=tuple(_cut_result(result, message_bytes, module_bytes) for result in report.results),
-        volume=report.volume,
+        results=tuple(_cut_result(result, message_bytes, module_bytes, names) for result in report.results),
+        volume=volume,
         error=_cut_text(report.error, message_bytes),
     )
     return cut.model_dump_json(by_alias=True, exclude_none=True).encode()
 
 
-def _cut_result(result: ItemResult, message_bytes: int, module_bytes: int) -> ItemResult:
+def _cut_result(result: ItemResult, message_bytes: int, module_bytes: int, names: int) -> ItemResult:
     kept: list[str] = []
     for module in result.target_modules or ():
         module_bytes -= len(module) + 3
@@ -226,11 +264,18 @@ def _cut_result(result: ItemResult, message_bytes: int, module_bytes: int) -> It
             break
         kept.append(module)
     left_out = len(result.target_modules or ()) - len(kept)
+    notices = tuple(
+        notice.model_copy(update={"message": _cut_text(notice.message, message_bytes)})
+        for notice in result.notices or ()
+    )
     return result.model_copy(
         update={
             "message": _cut_text(result.message, message_bytes),
             "target_modules": tuple(kept) if kept else None,
             "more_target_modules": left_out or None,
+            "damaged": result.damaged if result.damaged is None else result.damaged[:names],
+            "verified_by": _cut_text(result.verified_by, max(message_bytes, 60)),
+            "notices": notices or None,
         }
     )
 

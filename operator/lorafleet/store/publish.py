@@ -1,14 +1,16 @@
 """Publish a version: from a source to a folder that engines can load, or not at all.
 
-Bytes go to ``staging/``, are hashed on the way, checked there (never at the source, which someone may still write
-to), made durable, and become visible by one rename. Whatever happens before it leaves nothing in ``serving/``; what
-is there is immutable and never overwritten. Which fleet the bytes are for is the caller's knowledge, not this
+Bytes go to ``staging/``, are hashed on the way, proved and checked there (never at the source, which someone may still
+write to), made durable, and become visible by one rename. Whatever happens before it leaves nothing in ``serving/``;
+what is there is immutable and never overwritten. Which fleet the bytes are for is the caller's knowledge, not this
 module's.
 """
 
 import errno
+import hashlib
+import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,182 +18,198 @@ from pathlib import Path
 from lorafleet import __version__
 from lorafleet.api import names
 from lorafleet.api.model import timestamp
-from lorafleet.api.reasons import Reason
-from lorafleet.artifacts.check import AdapterInfo, Expectations, check, require_base_model
-from lorafleet.artifacts.digest import FileDigest, digest, hash_file
-from lorafleet.artifacts.errors import ArtifactError
-from lorafleet.artifacts.files import CONFIG_FILE
-from lorafleet.artifacts.peft_config import with_base_model
+from lorafleet.artifacts.check import AdapterInfo, check, require_base_model
+from lorafleet.artifacts.digest import FileDigest, digest
 from lorafleet.sources.base import Listing, Source
-from lorafleet.store import ids
 from lorafleet.store import manifest as manifests
-from lorafleet.store.fs import POSIX, FileSystem, remove_tree, volume_error
+from lorafleet.store.attempts import Attempt, attempt
+from lorafleet.store.build import LOCAL, Fetched, How, Request, convert, fetch, is_local, rewrite_config
+from lorafleet.store.fs import FileSystem, volume_error
 from lorafleet.store.layout import Layout
 from lorafleet.store.manifest import Manifest, ManifestFile
+from lorafleet.store.proof import require_digest
 from lorafleet.store.published import verify, versions_of
-from lorafleet.store.staging import Progress, fetch, hash_source, no_progress
+from lorafleet.store.transfer import Meter
+from lorafleet.store.volume import Volume
 
 Clock = Callable[[], datetime]
+Open = Callable[[str | None], Source]
+"""Opens the source for a pin. Raises ArtifactError."""
 
-_RESERVE = 4 * 1024 * 1024
-"""Bytes beyond the files themselves: folders, the manifest, the rewritten configuration."""
 _RENAMES = 5
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What to publish. ``model``: the engines' ``--model`` string. ``min_id``: the lowest id that may be given.
+class Outcome:
+    """A published version: its manifest, and what the checks found; None when they were not asked."""
 
-    ``pin``: the digest that the source must have, if any.
-    """
-
-    adapter: str
-    version: str
-    model: str
-    expectations: Expectations
-    min_id: int = 1
-    pin: str | None = None
+    manifest: Manifest
+    info: AdapterInfo | None
 
 
 def publish(
-    layout: Layout,
+    volume: Volume,
     request: Request,
-    source: Source,
+    open_source: Open,
     *,
-    fs: FileSystem = POSIX,
-    progress: Progress = no_progress,
+    how: How = How(),  # noqa: B008 - frozen
+    pinned: Callable[[str], None] = lambda _: None,
     now: Clock = lambda: datetime.now(UTC),
-) -> Manifest:
-    """Publish a version and return its manifest; the same bytes published before keep their folder and id.
+) -> Outcome:
+    """Publish a version; the same bytes published before keep their folder and id.
 
-    Raises ArtifactError: what the source is refused for, DigestMismatch, SourceChanged, VolumeFull, VolumeError. What
-    ``progress`` raises passes through after the staging folder is removed.
+    ``pinned`` is told what the source's name stands for as soon as that is known. Raises ArtifactError: what the source
+    is refused for, DigestRequired, DigestMismatch, SourceChanged, SignatureInvalid, QuotaExceeded, VolumeFull,
+    VolumeError. What the progress raises passes through; what was fetched by then stays for the next attempt.
     """
+    require_digest(request.policy, request.digest, request.version)
     try:
-        return _published_before(layout, request, source, progress) or _publish(
-            layout, request, source, fs, progress, now
+        known = versions_of(volume.layout, request.adapter, request.version)
+        same_entry = _of_entry(known, request.entry)
+        before = _without_source(volume, request, known, same_entry)
+        if before is not None:
+            return before
+        source = open_source(request.pin if same_entry is None or not same_entry.pin else same_entry.pin)
+        listing = how.pace.again(source.listing, threading.Event())
+        pinned(listing.pin)
+        return _hashed_in_place(volume, request, known, source, listing, how) or _publish(
+            volume, request, source, listing, how, now
         )
     except OSError as error:
-        raise volume_error(error, f"{request.adapter} {request.version} was published") from error
+        raise volume_error(error, f"{request.name} was published") from error
 
 
-def _published_before(layout: Layout, request: Request, source: Source, progress: Progress) -> Manifest | None:
-    """The version if these very bytes are published: read and hashed in place, not copied.
+def _of_entry(known: tuple[Manifest, ...], entry: str) -> Manifest | None:
+    """The latest version that this very entry of a spec was published as."""
+    return max((one for one in known if entry and one.entry == entry), key=lambda one: one.id, default=None)
 
-    A pin says what the bytes are, so then the source is not even read.
-    """
-    known = versions_of(layout, request.adapter, request.version)
-    if request.pin is not None:
-        pinned = next((manifest for manifest in known if manifest.digest == request.pin), None)
-        return None if pinned is None else _verified(layout, request, pinned.served_name)
-    if not known:
+
+def _without_source(
+    volume: Volume, request: Request, known: tuple[Manifest, ...], same_entry: Manifest | None
+) -> Outcome | None:
+    """The version if a digest or a pin says that it is published, so that its source need not be asked."""
+    match = next((one for one in known if one.digest == request.digest), None)
+    if request.digest is None and same_entry is not None and same_entry.source.get("scheme") != LOCAL:
+        match = same_entry
+    if match is None or not _proved(match, request):
         return None
-    listing = source.listing()
+    return _verified(volume, request, match.served_name)
+
+
+def _hashed_in_place(
+    volume: Volume, request: Request, known: tuple[Manifest, ...], source: Source, listing: Listing, how: How
+) -> Outcome | None:
+    """The version if the very bytes of a local source are published: read and hashed, not copied."""
+    if not is_local(source) or request.digest is not None:
+        return None
     sizes = {(file.path, file.size) for file in listing.files}
-    if not any(sizes == {(file.path, file.size) for file in manifest.source_files} for manifest in known):
+    if not any(sizes == {(file.path, file.size) for file in one.source_files} for one in known):
         return None
-    found = digest(hash_source(source, listing, progress))
+    meter = Meter(sum(file.size or 0 for file in listing.files), how.progress)
+    found = digest(_hash(source, listing, meter))
     source.confirm(listing)
-    match = next((manifest for manifest in known if manifest.digest == found), None)
-    return None if match is None else _verified(layout, request, match.served_name)
+    match = next((one for one in known if one.digest == found and _proved(one, request)), None)
+    return None if match is None else _verified(volume, request, match.served_name)
 
 
-def _publish(
-    layout: Layout, request: Request, source: Source, fs: FileSystem, progress: Progress, now: Clock
-) -> Manifest:
-    listing = source.listing()
-    _check_space(layout, listing, fs)
-    folder = layout.new_staging(request.adapter)
-    try:
-        fs.make_folder(folder)
-        received = fetch(source, listing, folder, fs, progress)
-        source.confirm(listing)
-        info = check(folder, request.expectations)
-        found = digest(received)
-        if request.pin is not None and request.pin != found:
-            raise ArtifactError(
-                Reason.DIGEST_MISMATCH,
-                f"the source has digest {found}; the version is pinned to {request.pin}: restore the files, or append a"
-                " new version with the digest of these",
-            )
-        served_name = names.served_name(request.adapter, request.version, found)
+def _hash(source: Source, listing: Listing, meter: Meter) -> list[FileDigest]:
+    files = []
+    for file in listing.files:
+        content, size = hashlib.sha256(), 0
+        with closing(source.read(file, 0)) as chunks:  # type: ignore[type-var]
+            for chunk in chunks:
+                content.update(chunk)
+                size += len(chunk)
+                meter.add(len(chunk))
+        files.append(FileDigest(file.path, size, content.hexdigest()))
+    return files
+
+
+def _publish(volume: Volume, request: Request, source: Source, listing: Listing, how: How, now: Clock) -> Outcome:
+    layout, fs = volume.layout, volume.fs
+    with attempt(layout, request.adapter, request.version, fs, resume=not is_local(source)) as one:
+        fetched = fetch(volume, request, source, listing, one, how)
+        served_name = names.served_name(request.adapter, request.version, fetched.digest)
         if _exists(layout.version_folder(served_name)):
-            return _verified(layout, request, served_name)
-        files = _rewrite_config(folder, request.model, received, fs)
-        manifest = _manifest(
-            request, source, info, found, received, files, ids.allocate(layout, request.min_id, fs), now
+            return _found(volume, request, served_name, fetched, one)
+        files, converted = convert(request, fetched, one)
+        info = check(one.tree, request.expectations)
+        files = rewrite_config(one, request.model, files)
+        for file in files:
+            volume.blobs.give(file, one.tree / file.path)
+        manifest = Manifest(
+            id=volume.new_id(request.min_id),
+            adapter=request.adapter,
+            version=request.version,
+            served_name=served_name,
+            digest=fetched.digest,
+            base_model=info.base_model,
+            model=request.model,
+            rank=info.rank,
+            target_modules=info.target_modules,
+            dtype=info.dtype,
+            min_engine=info.min_engine,
+            size_bytes=sum(file.size for file in files),
+            source=dict(source.describe()),
+            pin=fetched.pin,
+            entry=request.entry,
+            converted=converted,
+            verified_by=fetched.verified_by,
+            trust=request.trust.fingerprint if request.trust else None,
+            source_files=tuple(map(ManifestFile.of, fetched.files)),
+            files=tuple(map(ManifestFile.of, files)),
+            published_at=timestamp(now()),
+            published_by=f"lorafleet {__version__}",
         )
-        manifests.write(folder, manifest, fs)
-        fs.sync_folder(folder)
-        if _make_visible(layout, folder, manifest, fs):
-            return manifest
-        return _verified(layout, request, served_name)
-    finally:
-        if folder.is_dir():
-            with suppress(OSError):
-                remove_tree(fs, folder)
+        manifests.write(one.tree, manifest, fs)
+        _make_durable(one)
+        if _make_visible(layout, one.tree, manifest, fs):
+            return Outcome(manifest, info)
+        return _found(volume, request, served_name, fetched, one)
 
 
-def _verified(layout: Layout, request: Request, served_name: str) -> Manifest:
+def _make_durable(one: Attempt) -> None:
+    # All files at the end, because most of them are durable when the first is.
+    for path in sorted(one.tree.iterdir()):
+        one.fs.sync_file(path)
+    one.fs.sync_folder(one.tree)
+
+
+def _found(volume: Volume, request: Request, served_name: str, fetched: Fetched, one: Attempt) -> Outcome:
+    """A version that turned out to be published already; its manifest learns what was proved and asked now."""
+    found = _verified(volume, request, served_name)
+    learnt = {"pin": fetched.pin, "entry": request.entry or found.manifest.entry}
+    if request.trust is not None:
+        learnt |= {"verified_by": fetched.verified_by or "", "trust": request.trust.fingerprint}
+    manifest = found.manifest.model_copy(update=learnt)
+    if manifest != found.manifest:
+        replace_manifest(volume.layout.version_folder(served_name), manifest, one)
+    return Outcome(manifest, found.info)
+
+
+def replace_manifest(folder: Path, manifest: Manifest, one: Attempt) -> None:
+    """Put a manifest in the place of the one in a published folder, which is there at every moment. Raises OSError."""
+    new = one.folder / "manifest"
+    one.fs.make_folder(new)
+    manifests.write(new, manifest, one.fs)
+    one.fs.sync_file(new / names.MANIFEST_FILE)
+    one.fs.rename(new / names.MANIFEST_FILE, folder / names.MANIFEST_FILE)
+    one.fs.sync_folder(folder)
+
+
+def _proved(manifest: Manifest, request: Request) -> bool:
+    """Whether a published version has the signature that is asked for now, by what its manifest says."""
+    return request.trust is None or (bool(manifest.verified_by) and manifest.trust == request.trust.fingerprint)
+
+
+def _verified(volume: Volume, request: Request, served_name: str) -> Outcome:
     """A version that is there already, if it is whole and this fleet may still serve it."""
-    # A pin is kept by reading every byte again.
-    manifest = verify(layout, served_name, deep=request.pin is not None)
+    # A digest is kept by reading every byte again.
+    manifest = verify(volume.layout, served_name, deep=request.digest is not None)
     require_base_model(manifest.base_model, request.expectations.base_models)
-    check(layout.version_folder(served_name), replace(request.expectations, base_models=(manifest.model,)))
-    return manifest
-
-
-def _check_space(layout: Layout, listing: Listing, fs: FileSystem) -> None:
-    needed = sum(file.size or 0 for file in listing.files) + _RESERVE
-    free = fs.free_bytes(layout.staging)
-    if free is not None and free < needed:
-        raise ArtifactError(
-            Reason.VOLUME_FULL,
-            f"the fleet's volume has {free} bytes free and the adapter needs {needed}: enlarge the claim of"
-            " spec.storage, or retire versions",
-        )
-
-
-def _rewrite_config(
-    folder: Path, model: str, received: tuple[FileDigest, ...], fs: FileSystem
-) -> tuple[FileDigest, ...]:
-    """Give the staged configuration the engines' name of the base model; the answer is the files as they are then."""
-    config, new = folder / CONFIG_FILE, folder / f"{CONFIG_FILE}.new"
-    fs.write_file(new, (with_base_model(config.read_bytes(), model),))
-    fs.rename(new, config)
-    return tuple(hash_file(folder, file.path) if file.path == CONFIG_FILE else file for file in received)
-
-
-def _manifest(
-    request: Request,
-    source: Source,
-    info: AdapterInfo,
-    found: str,
-    received: tuple[FileDigest, ...],
-    files: tuple[FileDigest, ...],
-    number: int,
-    now: Clock,
-) -> Manifest:
-    return Manifest(
-        id=number,
-        adapter=request.adapter,
-        version=request.version,
-        served_name=names.served_name(request.adapter, request.version, found),
-        digest=found,
-        base_model=info.base_model,
-        model=request.model,
-        rank=info.rank,
-        target_modules=info.target_modules,
-        dtype=info.dtype,
-        min_engine=info.min_engine,
-        size_bytes=sum(file.size for file in files),
-        source=dict(source.describe()),
-        source_files=tuple(map(ManifestFile.of, received)),
-        files=tuple(map(ManifestFile.of, files)),
-        published_at=timestamp(now()),
-        published_by=f"lorafleet {__version__}",
-    )
+    folder = volume.layout.version_folder(served_name)
+    return Outcome(manifest, check(folder, replace(request.expectations, base_models=(manifest.model,))))
 
 
 def _make_visible(layout: Layout, folder: Path, manifest: Manifest, fs: FileSystem) -> bool:

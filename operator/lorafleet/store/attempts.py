@@ -1,0 +1,182 @@
+"""One try to publish a version: its private folder in ``staging/``, and what an earlier try left there.
+
+``parts`` holds files on their way, ``tree`` the version as it will be published. A try that may go on later leaves its
+parts. The next one takes the whole folder over by a rename, which only one can do; nobody locks, and nothing is
+believed: whoever was slow may still write into what was taken, so its bytes are read, compared with a mark, and written
+to a new file. A mark is an empty file beside the part whose name says how many bytes have which sha256.
+"""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from lorafleet.api.reasons import Reason
+from lorafleet.artifacts.errors import ArtifactError
+from lorafleet.store.fs import FileSystem, remove_tree
+from lorafleet.store.layout import Layout
+from lorafleet.store.staging import last_written, volume_time
+
+ABANDONED_SECONDS = 5.0
+"""An attempt shows a sign of life more often than that; without one for so long it is taken over."""
+_ALIVE_SECONDS = 1.0
+_UUID = re.compile(r"[0-9a-f]{32}")
+_MARK = re.compile(r"(?P<part>[0-9a-f]{64})\.(?P<size>[0-9]{1,15})\.(?P<sha256>[0-9a-f]{64})")
+_PART = re.compile(r"[0-9a-f]{64}")
+_NO_ROOM = frozenset({Reason.VOLUME_FULL, Reason.QUOTA_EXCEEDED})
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The beginning of a file that an earlier attempt wrote: its first ``size`` bytes had this sha256."""
+
+    path: Path
+    size: int
+    sha256: str
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A private folder. ``heads`` are what earlier attempts left, by the name of the part."""
+
+    folder: Path
+    fs: FileSystem
+    heads: dict[str, Head] = field(default_factory=dict)
+    keep: bool = False
+    """Whether there is something that a later attempt can go on with."""
+
+    @property
+    def parts(self) -> Path:
+        """Files on their way, by a name that says all about which bytes they are."""
+        return self.folder / "parts"
+
+    @property
+    def tree(self) -> Path:
+        """The version as it will be published."""
+        return self.folder / "tree"
+
+    @property
+    def old(self) -> Path:
+        """Folders of earlier attempts."""
+        return self.folder / "old"
+
+    def mark(self, part: str, size: int, sha256: str) -> None:
+        """Say that the first bytes of a part are written. Raises OSError."""
+        with suppress(FileExistsError):
+            self.fs.write_file(self.parts / f"{part}.{size}.{sha256}", (), sync=False)
+        self.keep = True
+
+    def forget(self, part: str) -> None:
+        """Remove a part with its marks, and what is left of it from before. Raises OSError."""
+        self.heads.pop(part, None)
+        for path in list(self.parts.glob(f"{part}*")):
+            self.fs.remove_file(path)
+
+
+@contextmanager
+def attempt(layout: Layout, adapter: str, version: str, fs: FileSystem, *, resume: bool) -> Iterator[Attempt]:
+    """A new attempt, which goes on where an abandoned one of the same version ended if it may ``resume``.
+
+    Its folder is gone when the block ends, but for the parts if it ends by an error after which trying again helps.
+    Raises OSError.
+    """
+    one = Attempt(layout.new_staging(f"{adapter}.{version}"), fs)
+    try:
+        for folder in (one.folder, one.parts, one.tree):
+            fs.make_folder(folder)
+        with _SignOfLife(one):
+            if resume:
+                _take_over(layout, f"{adapter}.{version}.", one)
+            yield one
+    except Exception as error:
+        _end(one, keep=resume and one.keep and _goes_on(error))
+        raise
+    except BaseException:
+        # The process ends in the middle of something: it is as if it had been killed.
+        _end(one, keep=resume and one.keep)
+        raise
+    _end(one, keep=False)
+
+
+def _goes_on(error: Exception) -> bool:
+    if isinstance(error, ArtifactError):
+        return error.retry and error.reason not in _NO_ROOM
+    return not (isinstance(error, OSError) and error.errno is not None)
+
+
+def _end(one: Attempt, *, keep: bool) -> None:
+    with suppress(OSError):
+        remove_tree(one.fs, one.tree if keep else one.folder)
+
+
+def _take_over(layout: Layout, prefix: str, one: Attempt) -> None:
+    found = [
+        path
+        for path in layout.staging.glob(f"{prefix}*")
+        if path != one.folder and _UUID.fullmatch(path.name.removeprefix(prefix))
+    ]
+    if not found:
+        return
+    now = volume_time(layout, one.fs)
+    for path in found:
+        if now - last_written(path, now) <= ABANDONED_SECONDS:
+            continue
+        if not one.old.is_dir():
+            one.fs.make_folder(one.old)
+        with suppress(FileNotFoundError):
+            one.fs.rename(path, one.old / path.name)
+    if one.old.is_dir():
+        _collect(one)
+
+
+def _collect(one: Attempt) -> None:
+    """Find the longest marked beginning of each part, and remove everything else."""
+    longest: dict[str, Head] = {}
+    for path in one.old.rglob("*"):
+        match = _MARK.fullmatch(path.name)
+        if match is None or path.parent.name != one.parts.name:
+            continue
+        head = Head(path.with_name(match["part"]), int(match["size"]), match["sha256"])
+        best = longest.get(match["part"])
+        if (best is None or head.size > best.size) and _has(head):
+            longest[match["part"]] = head
+    kept = {head.path for head in longest.values()}
+    for path in list(one.old.rglob("*")):
+        if _PART.fullmatch(path.name) and path not in kept and not path.is_dir():
+            with suppress(FileNotFoundError):
+                one.fs.remove_file(path)
+    one.heads = longest
+    one.keep = bool(longest)
+
+
+def _has(head: Head) -> bool:
+    try:
+        return head.path.is_file() and not head.path.is_symlink() and head.path.stat().st_size >= head.size
+    except FileNotFoundError:
+        return False
+
+
+class _SignOfLife:
+    """Changes something in the folder now and then, while a source is silent or long checks write nothing."""
+
+    def __init__(self, one: Attempt) -> None:
+        self._one = one
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lorafleet-alive", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join(_ALIVE_SECONDS)
+
+    def _run(self) -> None:
+        sign = self._one.folder / "alive"
+        while not self._ended.wait(_ALIVE_SECONDS):
+            with suppress(OSError):
+                self._one.fs.make_folder(sign)
+                self._one.fs.remove_folder(sign)

@@ -1,0 +1,314 @@
+"""Fetch the files of a listing into an attempt: side by side, hashed on the way, gone on with where a try before ended.
+
+Each file is one write of a new file, whatever happens to the line. What a source says of a file's bytes is checked
+here; a file that differs is fetched once more from its beginning. Memory is a few chunks for each of a bounded number
+of large files in the whole process.
+"""
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorafleet.api.reasons import Reason
+from lorafleet.artifacts.digest import CHUNK_BYTES, FileDigest
+from lorafleet.artifacts.errors import ArtifactError
+from lorafleet.artifacts.files import WEIGHTS_FILE, Limits, check_sizes
+from lorafleet.sources.base import Checksum, Chunk, Listing, Source, SourceFile
+from lorafleet.store.attempts import Attempt, Head
+from lorafleet.store.reading import Pace, ahead, read
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes so far and of all files, None while a size is unknown; from any thread; may raise to end it."""
+
+SIDE_BY_SIDE = 4
+LARGE_BYTES = 1024 * 1024
+_LANES = threading.BoundedSemaphore(8)
+"""Large files that are on their way in this process, each with its chunks in memory."""
+_POLL_SECONDS = 0.2
+
+
+def no_progress(done: int, total: int | None) -> None:
+    """Nobody watches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """How often a part is marked: after so many bytes, and not before so many seconds."""
+
+    every_bytes: int = 8 * 1024 * 1024
+    every_seconds: float = 1.0
+
+
+class Meter:
+    """Counts the bytes of an attempt, of all threads, and ends it when they become too many.
+
+    ``total`` is what the source says in all. ``room`` is told of each byte written, and may raise.
+    """
+
+    def __init__(
+        self,
+        total: int | None,
+        progress: Progress,
+        room: Callable[[int], None] = lambda _: None,
+        limits: Limits | None = None,
+    ) -> None:
+        self._lock = threading.Lock()
+        self._total = total
+        self._progress = progress
+        self._room = room
+        self._limits = limits
+        self._done = 0
+
+    def add(self, count: int) -> None:
+        """Count bytes that were fetched and written; fewer than none when a file begins anew.
+
+        Raises ArtifactError (SizeLimitExceeded), and what the watchers raise.
+        """
+        self._room(count)
+        self.pass_over(count)
+        if self._total is None and self._limits is not None:
+            check_sizes([(WEIGHTS_FILE, self._done)], self._limits)
+
+    def pass_over(self, count: int) -> None:
+        """Count bytes that need not be fetched."""
+        with self._lock:
+            self._done += count
+            done = self._done
+        self._progress(done, self._total)
+
+    def write(self, count: int) -> None:
+        """Count bytes that are written beside those that are fetched."""
+        self._room(count)
+        self.check()
+
+    def check(self) -> None:
+        """Raises when the watcher wants it to end."""
+        self._progress(self._done, self._total)
+
+
+class _BadHead(Exception):
+    pass
+
+
+class _Over(Exception):
+    """Another file of the attempt failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A file that is in ``parts`` under the name ``part``."""
+
+    file: SourceFile
+    digest: FileDigest
+    part: Path
+
+
+class Transfer:
+    """One fetch of a listing. ``resume``: parts are marked, so that a later attempt can go on with them."""
+
+    def __init__(
+        self,
+        source: Source,
+        listing: Listing,
+        into: Attempt,
+        limits: Limits,
+        meter: Meter,
+        *,
+        resume: bool,
+        pace: Pace,
+        marks: Marks = Marks(),
+    ) -> None:
+        self._source = source
+        self._about = [sorted(source.describe().items()), listing.pin]
+        self._into = into
+        self._limits = limits
+        self._meter = meter
+        self._resume = resume
+        self._pace = pace
+        self._marks = marks
+        self._failed = threading.Event()
+
+    def run(self, files: tuple[SourceFile, ...]) -> tuple[Received, ...]:
+        """Fetch files. Raises ArtifactError, OSError, and what the progress raises; no thread goes on after it."""
+        if len(files) == 1:
+            return (self._fetch(files[0]),)
+        with ThreadPoolExecutor(min(len(files), SIDE_BY_SIDE) or 1, "lorafleet-write") as pool:
+            futures = [pool.submit(self._guarded, file) for file in files]
+        errors = [error for error in (future.exception() for future in futures) if error is not None]
+        first = next((error for error in errors if not isinstance(error, _Over)), None)
+        if first is not None:
+            raise first
+        return tuple(future.result() for future in futures)
+
+    def _guarded(self, file: SourceFile) -> Received:
+        try:
+            self._check()
+            return self._fetch(file)
+        except BaseException:
+            self._failed.set()
+            raise
+
+    def _fetch(self, file: SourceFile) -> Received:
+        part = self._part(file)
+        head = self._into.heads.get(part)
+        large = file.size is None or file.size > LARGE_BYTES
+        with self._lane() if large else nullcontext():
+            try:
+                return self._write(file, part, head)
+            except _BadHead:
+                pass
+            except ArtifactError as error:
+                if error.reason is not Reason.SOURCE_CORRUPT:
+                    raise
+            self._into.forget(part)
+            try:
+                return self._write(file, part, None)
+            except ArtifactError as error:
+                if error.reason is Reason.SOURCE_CORRUPT:
+                    self._into.forget(part)
+                raise
+
+    def _write(self, file: SourceFile, part: str, head: Head | None) -> Received:
+        counted = _Counted(file, self._limits, self._meter)
+        path = self._into.parts / part
+        try:
+            with closing(self._stream(file, counted, head)) as chunks:
+                self._into.fs.write_file(path, self._marked(part, counted, chunks), sync=False)
+            counted.finish()
+        except BaseException:
+            with suppress(Exception):
+                self._meter.add(-counted.done)
+            raise
+        return Received(file, counted.digest(), path)
+
+    def _stream(self, file: SourceFile, counted: "_Counted", head: Head | None) -> Generator[Chunk, None, None]:
+        if head is not None and (file.size is None or head.size <= file.size):
+            yield from _head(head, counted)
+        start = counted.done
+        if file.size is not None and file.size <= LARGE_BYTES and not self._resume:
+            # Small and near: a thread would cost more than it gains.
+            yield from read(self._source, file, start, self._pace, self._failed)
+            return
+        yield from ahead(lambda ended: read(self._source, file, start, self._pace, ended), self._check)
+
+    def _marked(self, part: str, counted: "_Counted", chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        marked, at = 0, time.monotonic()
+        try:
+            for chunk in chunks:
+                counted.add(chunk)
+                yield chunk
+                self._check()
+                self._meter.add(len(chunk))
+                far = counted.done - marked >= self._marks.every_bytes
+                if self._resume and far and time.monotonic() - at >= self._marks.every_seconds:
+                    self._into.mark(part, counted.done, counted.sha256)
+                    marked, at = counted.done, time.monotonic()
+        except OSError:
+            raise
+        except Exception:
+            # All that was counted is written: a later attempt can go on here.
+            if self._resume and counted.done - marked >= self._marks.every_bytes:
+                self._into.mark(part, counted.done, counted.sha256)
+            raise
+        if self._resume and counted.done - marked >= self._marks.every_bytes:
+            self._into.mark(part, counted.done, counted.sha256)
+
+    def _check(self) -> None:
+        if self._failed.is_set():
+            raise _Over
+        self._meter.check()
+
+    @contextmanager
+    def _lane(self) -> Iterator[None]:
+        while not _LANES.acquire(timeout=_POLL_SECONDS):
+            self._check()
+        try:
+            yield
+        finally:
+            _LANES.release()
+
+    def _part(self, file: SourceFile) -> str:
+        text = json.dumps([*self._about, file.path, file.identity, file.size])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _head(head: Head, counted: "_Counted") -> Iterator[bytes]:
+    """The marked beginning of a file. Raises _BadHead when it is not what was marked."""
+    try:
+        with head.path.open("rb", buffering=0) as file:
+            while counted.done < head.size:
+                chunk = file.read(min(CHUNK_BYTES, head.size - counted.done))
+                if not chunk:
+                    raise _BadHead
+                yield chunk
+    except FileNotFoundError:
+        raise _BadHead from None
+    if counted.sha256 != head.sha256:
+        raise _BadHead
+
+
+class _Counted:
+    """Size and hashes of one file as it is received."""
+
+    def __init__(self, file: SourceFile, limits: Limits, meter: Meter) -> None:
+        self._file = file
+        self._limits = limits
+        self._meter = meter
+        self._hash = hashlib.sha256()
+        self._other = None if file.checksum is None else _other_hash(file.checksum, file.size)
+        self.done = 0
+
+    def add(self, chunk: Chunk) -> None:
+        """Count and hash. Raises ArtifactError (SourceChanged, SizeLimitExceeded)."""
+        self.done += len(chunk)
+        if self._file.size is None:
+            check_sizes([(self._file.path, self.done)], self._limits)
+        elif self.done > self._file.size:
+            raise self._changed("more")
+        self._hash.update(chunk)
+        if self._other is not None:
+            self._other.update(chunk)
+
+    def finish(self) -> None:
+        """Raises ArtifactError (SourceChanged, SourceCorrupt) unless the file is what the source says."""
+        if self._file.size is not None and self.done != self._file.size:
+            raise self._changed("fewer")
+        said = self._file.checksum
+        found = (self._other or self._hash).hexdigest()
+        if said is not None and found != said.value:
+            raise ArtifactError(
+                Reason.SOURCE_CORRUPT,
+                f"{self._file.path} has {said.algorithm} {found}; its source says {said.value}: the bytes were damaged"
+                " at the source or on the way, twice; restore the file, and it is tried again",
+            )
+
+    @property
+    def sha256(self) -> str:
+        """Of what was received so far."""
+        return self._hash.hexdigest()
+
+    def digest(self) -> FileDigest:
+        """The file as digests are made of."""
+        return FileDigest(self._file.path, self.done, self.sha256)
+
+    def _changed(self, how: str) -> ArtifactError:
+        return ArtifactError(
+            Reason.SOURCE_CHANGED,
+            f"{self._file.path} has {how} bytes than the {self._file.size} it had at first; expected a source that"
+            " nobody writes to: finish writing and it is tried again",
+        )
+
+
+def _other_hash(said: Checksum, size: int | None) -> "hashlib._Hash | None":
+    if said.algorithm == "sha256":
+        return None
+    if said.algorithm == "git":
+        # A blob's id is over this head and the content.
+        return hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+    return hashlib.new(said.algorithm, usedforsecurity=False)
