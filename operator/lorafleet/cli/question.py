@@ -1,0 +1,193 @@
+"""What ``lorafleet inspect`` is asked, made of the options on its command line. Nothing of the adapter is read here."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorafleet.api.fleet import CertificateTrust, ConfigMapKeyRef, SignatureTrust, SigstoreTrust
+from lorafleet.api.model import quantity
+from lorafleet.api.sources import Source as SourceSpec
+from lorafleet.artifacts.check import Expectations
+from lorafleet.artifacts.files import Limits, Wanted, is_adapter_file
+from lorafleet.artifacts.strict_json import parse_object
+from lorafleet.cli.address import Options, Unusable, parse
+from lorafleet.cli.local import open_local
+from lorafleet.sources import Place, Source, open_source
+from lorafleet.store.proof import Trust
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_VERSION = re.compile(r"v?[0-9]+\.[0-9]+[A-Za-z0-9.+_-]*")
+_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_CONFIG_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to inspect, and what for. ``source``: a source, or a path of this machine.
+
+    ``root``: where links of a local folder may lead. ``subfolder``: the adapter's folder in an archive. ``secret``: the
+    folder of the keys of the source's Secret. ``digest``: what the files must have. ``max_loras``: how many slots an
+    engine has.
+    """
+
+    source: SourceSpec | Path
+    expectations: Expectations
+    root: Path | None = None
+    subfolder: str | None = None
+    secret: Path | None = None
+    pickle: bool = False
+    digest: str | None = None
+    trust: Trust | None = None
+    max_loras: int | None = None
+
+    @property
+    def wanted(self) -> Wanted:
+        """Which files to fetch."""
+        return Wanted(self.expectations.limits, self.pickle, self.trust is not None)
+
+    def open(self) -> Source:
+        """The source. Raises ArtifactError."""
+        if isinstance(self.source, Path):
+            return open_local(self.source, self.root, self.wanted)
+        return open_source(self.source, Place(secret=self.secret), self.wanted)
+
+    @property
+    def not_asked(self) -> dict[str, str]:
+        """The checks that have nothing to compare the adapter with, and why."""
+        given = {
+            "digest": (self.digest, "--digest"),
+            "signature": (self.trust, "--public-key, --certificate or --trust-config"),
+            "base model": (self.expectations.base_models or None, "--base-model"),
+            "rank": (self.expectations.max_rank, "--max-lora-rank"),
+            "engine version": (self.expectations.engine_version, "--engine-version"),
+        }
+        return {name: f"no {option} was given" for name, (value, option) in given.items() if value is None}
+
+
+def question(
+    address: str,
+    *,
+    base_models: Sequence[str] = (),
+    base_config: Path | None = None,
+    max_lora_rank: int | None = None,
+    max_loras: int | None = None,
+    engine_version: str | None = None,
+    tensor_parallel: int = 1,
+    max_size: str = "64Gi",
+    allow_pickle: bool = False,
+    digest: str | None = None,
+    public_key: Path | None = None,
+    certificate: Path | None = None,
+    trust_config: Path | None = None,
+    identity: str | None = None,
+    issuer: str | None = None,
+    secret: Path | None = None,
+    root: Path | None = None,
+    subfolder: str | None = None,
+    endpoint: str | None = None,
+    region: str | None = None,
+    plain_http: bool | None = None,
+) -> Question:
+    """The question of a command line. Raises Unusable."""
+    source = _source(address, Options(subfolder, endpoint, region, plain_http or None, _secret_name(secret)))
+    if root is not None and not isinstance(source, Path):
+        raise Unusable("--root is given for a source that is not on this machine; leave it out")
+    if digest is not None and not _DIGEST.fullmatch(digest):
+        raise Unusable("--digest is no digest; expected sha256:<64 hex digits>, as `lorafleet inspect` prints it")
+    if engine_version is not None and not _VERSION.fullmatch(engine_version):
+        raise Unusable("--engine-version is no version of vLLM; expected one such as 0.32.0")
+    try:
+        limits = Limits(max_bytes=quantity(max_size))
+    except ValueError as error:
+        raise Unusable(f"--max-size cannot be used: {error}") from None
+    expectations = Expectations(
+        tuple(base_models),
+        max_lora_rank,
+        engine_version,
+        limits,
+    )
+    return Question(
+        source=source,
+        expectations=expectations,
+        root=root,
+        subfolder=subfolder,
+        secret=secret,
+        pickle=allow_pickle,
+        digest=digest,
+        trust=_trust(public_key, certificate, trust_config, identity, issuer),
+        max_loras=max_loras,
+    )
+
+
+def _source(address: str, options: Options) -> SourceSpec | Path:
+    source = parse(address, options)
+    if source is not None:
+        return source
+    path = Path(address)
+    options.only("a path", "subfolder")
+    if path.is_dir() and options.subfolder:
+        raise Unusable("--subfolder is given for a folder; name the adapter's folder itself")
+    if path.is_file() and is_adapter_file(path.name):
+        raise Unusable(f"{path} is one file of an adapter; expected its folder: inspect {path.parent}")
+    return path
+
+
+def _secret_name(folder: Path | None) -> str | None:
+    """The Secret's name for messages and the entry: that of the folder, where it can be one."""
+    if folder is None:
+        return None
+    if not folder.is_dir():
+        raise Unusable(f"--secret {folder} is no folder; expected one with a file for each key of the source's Secret")
+    name = folder.resolve().name
+    return name if _OBJECT_NAME.fullmatch(name) else "credentials"
+
+
+def _trust(
+    public_key: Path | None,
+    certificate: Path | None,
+    trust_config: Path | None,
+    identity: str | None,
+    issuer: str | None,
+) -> Trust | None:
+    """Whose signature counts, in the words of a fleet's spec; the ConfigMap there is the file here."""
+    given = {"--public-key": public_key, "--certificate": certificate, "--trust-config": trust_config}
+    files = {option: file for option, file in given.items() if file is not None}
+    if len(files) > 1:
+        raise Unusable(f"{' and '.join(files)} are given; expected one of them: whose signature counts is one rule")
+    takes = {"--identity": (identity, (certificate, trust_config)), "--issuer": (issuer, (trust_config,))}
+    for option, (value, wanted_by) in takes.items():
+        wanted = any(file is not None for file in wanted_by)
+        if wanted and not value:
+            raise Unusable(f"{next(iter(files))} is given without {option}; expected both: say who must have signed")
+        if value and not wanted:
+            raise Unusable(f"{option} is given without what it goes with; add --certificate or --trust-config")
+    if not files:
+        return None
+    (option, file) = next(iter(files.items()))
+    if not file.is_file():
+        raise Unusable(f"{option} {file} is no file; expected the key, the authorities or the trust root")
+    here = ConfigMapKeyRef(name="local", key=re.sub(r"[^-._a-zA-Z0-9]", "_", file.name)[:253])
+    if public_key is not None:
+        return Trust(SignatureTrust(public_key=here), file)
+    if certificate is not None:
+        found = CertificateTrust(authorities=here, identity=identity or "")
+        return Trust(SignatureTrust(certificate=found), file)
+    sigstore = SigstoreTrust(identity=identity or "", issuer=issuer or "", trust_config=here)
+    return Trust(SignatureTrust(sigstore=sigstore), file)
+
+
+def _base_config(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            data = file.read(_CONFIG_BYTES)
+        return parse_object(data)
+    except OSError as error:
+        raise Unusable(
+            f"--base-config {path} cannot be read: {error.strerror}; name the base model's config.json"
+        ) from None
+    except ValueError as error:
+        raise Unusable(f"--base-config {path} is no valid JSON: {error}; name the base model's config.json") from None
