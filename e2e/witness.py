@@ -26,10 +26,14 @@ class Witness:
         self._pod_logs = pod_logs
         self._logs: dict[Path, bytes] = {}
         self._over = threading.Event()
+        self._kept: dict[str, str] = {}
 
     def objects(self, *kinds: str) -> str:
         """Every state of every object of these kinds, all when none is named."""
-        return "\n".join((self._folder / kind).read_text() for kind in kinds or KINDS)
+        return "\n".join(self._text(kind) for kind in kinds or KINDS)
+
+    def _text(self, kind: str) -> str:
+        return self._kept[kind] if kind in self._kept else (self._folder / kind).read_text()
 
     def logs(self) -> str:
         """What sync pods wrote."""
@@ -47,7 +51,8 @@ class Witness:
                     self._logs[file] = data
 
     def stop(self) -> None:
-        """Ends ``look``."""
+        """Ends ``look``; what was seen can still be asked for."""
+        self._kept = {kind: (self._folder / kind).read_text() for kind in KINDS}
         self._over.set()
 
 
