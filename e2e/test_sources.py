@@ -22,17 +22,7 @@ from e2e.world import BASE, FLEET, NAMESPACE, SYSTEM, VLLM, World, until
 from lorafleet.artifacts.digest import digest, hash_file
 from lorafleet.artifacts.files import is_adapter_file
 
-# What needs parts of the store that are not in yet, and so has never passed.
-ARCHIVES = pytest.mark.skip(reason="sync Jobs do not unpack archives yet")
-PINS = pytest.mark.skip(reason="sync Jobs do not report pins yet")
-POLICIES = pytest.mark.skip(reason="sync Jobs do not verify signatures, convert pickles or scrub yet")
-
-
-def known(*kinds: str) -> list[Any]:
-    """Kinds of offers as parameters, those in archives marked."""
-    archived = ("oci-image", "oci-modelkit", "http-archive")
-    return [pytest.param(kind, marks=[ARCHIVES] if kind in archived else []) for kind in kinds]
-
+SIGNATURES = pytest.mark.skip(reason="sync Jobs do not verify signatures yet")
 
 NAMES = ("first", "second")
 WEIGHTS = "adapter_model.safetensors"
@@ -141,7 +131,7 @@ def staging(world: World) -> list[str]:
 # Each source.
 
 
-@pytest.mark.parametrize("kind", known(*OFFERS))
+@pytest.mark.parametrize("kind", OFFERS)
 def test_the_same_adapter_answers_the_same_from_every_source(
     world: World, servers: Origins, adapters: dict[str, Path], answers: dict[str, str], kind: str
 ) -> None:
@@ -168,7 +158,6 @@ def move_branch(servers: Origins, name: str, adapter: Path) -> None:
 MOVES = {"oci-tag": move_tag, "hub": move_branch}
 
 
-@PINS
 @pytest.mark.parametrize("kind", MOVES)
 def test_a_name_that_moves_moves_no_version(
     world: World, servers: Origins, adapters: dict[str, Path], answers: dict[str, str], kind: str
@@ -209,7 +198,7 @@ def shown(values: Mapping[str, str]) -> Iterator[str]:
             yield base64.b64encode(part.encode()).decode().rstrip("=")
 
 
-@pytest.mark.parametrize("kind", known("hub", "s3", "az", "oci-tag", "http-archive"))
+@pytest.mark.parametrize("kind", ["hub", "s3", "az", "oci-tag", "http-archive"])
 def test_wrong_credentials_are_told_by_the_secrets_name_and_mended_by_it(
     world: World, servers: Origins, adapters: dict[str, Path], answers: dict[str, str], kind: str
 ) -> None:
@@ -267,7 +256,7 @@ def signed(folder: Path, key: Path) -> None:
     subprocess.run([*argv, "--ignore-paths", str(folder / "model.sig"), str(folder)], check=True, capture_output=True)
 
 
-@POLICIES
+@SIGNATURES
 def test_a_fleet_that_asks_for_signatures_takes_signed_adapters_alone(
     world: World, servers: Origins, adapters: dict[str, Path], answers: dict[str, str], signer: Path, tmp_path: Path
 ) -> None:
@@ -297,7 +286,6 @@ def test_a_fleet_that_asks_for_signatures_takes_signed_adapters_alone(
 # Pickles.
 
 
-@POLICIES
 def test_a_fleet_that_converts_pickles_serves_what_is_in_them(
     world: World, servers: Origins, adapters: dict[str, Path], answers: dict[str, str], tmp_path: Path
 ) -> None:
@@ -324,7 +312,6 @@ def test_a_fleet_that_converts_pickles_serves_what_is_in_them(
 # Damage.
 
 
-@POLICIES
 def test_a_scrub_finds_a_flipped_byte_and_the_bytes_come_back_from_the_pin(
     world: World, servers: Origins, adapters: dict[str, Path], answers: dict[str, str]
 ) -> None:
