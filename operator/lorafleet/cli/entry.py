@@ -31,7 +31,7 @@ def _local(path: Path, archive_sha256: str | None) -> tuple[str, dict[str, Any]]
 
 
 def _remote(source: Source, pin: str) -> tuple[str, dict[str, Any]]:
-    where = source.to_json()
+    where = source.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     if source.hugging_face is not None:
         revision = source.hugging_face.revision
         where["huggingFace"]["revision"] = pin or revision
@@ -45,5 +45,4 @@ def _remote(source: Source, pin: str) -> tuple[str, dict[str, Any]]:
         return source.object_store.url.rstrip("/").rpartition("/")[2], where
     if source.http is not None:
         where["http"]["url"] = public(source.http.url)
-        where["http"].pop("files", None)
     return "", where

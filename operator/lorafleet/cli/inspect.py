@@ -17,10 +17,11 @@ from lorafleet.artifacts.check import Examination
 from lorafleet.artifacts.digest import digest, hash_file
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.artifacts.files import PICKLE_FILES, SIGNATURE_FILE, WEIGHTS_FILE
+from lorafleet.artifacts.memory import fleet_slot_bytes
 from lorafleet.cli.address import Unusable
 from lorafleet.cli.entry import entry
 from lorafleet.cli.question import Question
-from lorafleet.cli.report import Check, File, Inspection, Notice, Result, show
+from lorafleet.cli.report import Check, File, Inspection, Memory, Notice, Result, show
 from lorafleet.cli.terminal import bar, console, document
 from lorafleet.sources import Listing
 from lorafleet.store.attempts import Attempt, attempt
@@ -178,6 +179,7 @@ class _Inspector:
             dtype="+".join(weights.dtypes) if weights else None,
             min_engine=".".join(map(str, config.min_engine)) if config and config.min_engine else None,
             signed_by=self._signed_by,
+            memory=self._memory(),
         )
         if self._fetched is None:
             return answer
@@ -190,6 +192,20 @@ class _Inspector:
                 "files": tuple(File(path=file.path, size=file.size, sha256=file.sha256) for file in files),
                 "entry": pinned if accepted else None,
             }
+        )
+
+    def _memory(self) -> Memory | None:
+        question = self._question
+        rank, gpus = question.expectations.max_rank, question.tensor_parallel_size
+        slot = fleet_slot_bytes(question.base_config, rank, gpus)
+        if slot is None:
+            return None
+        return Memory(
+            fleet_slot_bytes=slot,
+            preallocated_bytes=slot * question.max_loras if question.max_loras else None,
+            max_loras=question.max_loras,
+            max_lora_rank=rank,
+            tensor_parallel_size=gpus,
         )
 
 

@@ -28,8 +28,8 @@ class Question:
     """What to inspect, and what for. ``source``: a source, or a path of this machine.
 
     ``root``: where links of a local folder may lead. ``subfolder``: the adapter's folder in an archive. ``secret``: the
-    folder of the keys of the source's Secret. ``digest``: what the files must have. ``max_loras``: how many slots an
-    engine has.
+    folder of the keys of the source's Secret. ``digest``: what the files must have. ``base_config``: the base model's
+    config.json. ``max_loras``: how many slots an engine has.
     """
 
     source: SourceSpec | Path
@@ -40,6 +40,8 @@ class Question:
     pickle: bool = False
     digest: str | None = None
     trust: Trust | None = None
+    base_config: dict[str, Any] | None = None
+    tensor_parallel_size: int = 1
     max_loras: int | None = None
 
     @property
@@ -117,6 +119,8 @@ def question(
         pickle=allow_pickle,
         digest=digest,
         trust=_trust(public_key, certificate, trust_config, identity, issuer),
+        base_config=_base_config(base_config),
+        tensor_parallel_size=tensor_parallel,
         max_loras=max_loras,
     )
 
