@@ -90,7 +90,10 @@ class Blobs:
         return False
 
     def give(self, file: FileDigest, path: Path) -> None:
-        """Let ``path``, a file of ours with this content that nobody sees yet, be the blob or become it. OSError."""
+        """Let ``path``, a file of ours with this content that nobody sees yet, be the blob or become it.
+
+        A blob with other content is replaced. Raises OSError.
+        """
         if self.sharing is Sharing.COPY or not file.size:
             return
         blob = self.path(file.sha256)
@@ -104,14 +107,6 @@ class Blobs:
             if self.take(file, shared):
                 self._fs.rename(shared, path)
                 return
-
-    def put(self, file: FileDigest, path: Path, spare: Path) -> None:
-        """Let a blob be the file ``path``, whatever it was; ``spare`` is a name that is free. Raises OSError."""
-        blob = self.path(file.sha256)
-        if self.sharing is Sharing.COPY or not file.size or _same(path, blob):
-            return
-        if self._share(path, spare):
-            self._fs.rename(spare, blob)
 
     def collect(self) -> int:
         """Remove blobs that no published version shares; the answer is how many. Raises OSError."""

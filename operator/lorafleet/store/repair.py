@@ -22,13 +22,14 @@ from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.store import manifest as manifests
 from lorafleet.store.attempts import Attempt, attempt
 from lorafleet.store.build import Fetched, How, Request, convert, fetch, is_local, rewrite_config
-from lorafleet.store.fs import FILE_MODE, FOLDER_MODE, volume_error
+from lorafleet.store.fs import FOLDER_MODE, volume_error
 from lorafleet.store.manifest import Manifest, ManifestFile
 from lorafleet.store.publish import Clock, Open, Outcome, replace_manifest
 from lorafleet.store.published import contradiction, differences, list_published, verify
 from lorafleet.store.volume import Volume
 
 _MAX_ID = 2**53
+_ITSELF = ""
 
 
 def repair(
@@ -87,13 +88,10 @@ def _manifest_of(folder: Path, served_name: str) -> Manifest | None:
 
 
 def _damage(folder: Path, manifest: Manifest) -> dict[str, str]:
-    return dict(differences(folder, manifest, deep=True, hashes={})) | _closed(folder)
-
-
-def _closed(folder: Path) -> dict[str, str]:
-    """The folder or its manifest when engines cannot read them."""
-    wanted = {"": FOLDER_MODE, names.MANIFEST_FILE: FILE_MODE}
-    return {name: "is closed" for name, mode in wanted.items() if (folder / name).stat().st_mode & mode != mode}
+    found = dict(differences(folder, manifest, deep=True, hashes={}))
+    if folder.stat().st_mode & FOLDER_MODE != FOLDER_MODE:
+        found[_ITSELF] = "is closed"
+    return found
 
 
 def _require_same(served_name: str, manifest: Manifest | None, fetched: Fetched) -> None:
@@ -115,18 +113,14 @@ def _replace(volume: Volume, folder: Path, manifest: Manifest, one: Attempt) -> 
         fs.set_mode(folder, FOLDER_MODE)
     for name in _damage(folder, manifest):
         path = folder / name
-        if name == names.MANIFEST_FILE:
-            # Of a manifest that can be believed only the mode can be wrong; any other is written at the end.
-            if path.exists():
-                fs.set_mode(path, FILE_MODE)
-        elif name in fresh:
+        if name in fresh:
             new = one.tree / name
-            volume.blobs.put(fresh[name], new, one.parts / f"blob-{name}")
+            volume.blobs.give(fresh[name], new)
             fs.sync_file(new)
             if path.is_dir() and not path.is_symlink():
                 fs.rename(path, volume.layout.new_trash("stranger"))
             fs.rename(new, path)
-        elif name:
+        elif name not in (_ITSELF, names.MANIFEST_FILE):
             fs.rename(path, volume.layout.new_trash("stranger"))
     fs.sync_folder(folder)
 
