@@ -60,6 +60,8 @@ class Architecture:
     roots: tuple[str, ...]
     layers: tuple[Layer, ...]
     outside: Mapping[str, Linear]
+    vocabulary: int
+    hidden: int
 
     def locate(self, module: str) -> str | None:
         """A module's one name, such as ``layers.3.self_attn.q_proj``, from the one in an adapter; None: not there."""
@@ -104,9 +106,10 @@ def architecture(config: Mapping[str, Any]) -> Architecture | None:
     numbers = _Numbers({**kind.defaults, **fields})
     try:
         layers, outside = kind.make(numbers)
+        vocabulary, hidden = numbers["vocab_size"], numbers["hidden_size"]
     except _Unknown:
         return None
-    return Architecture(str(name), kind.roots, layers, MappingProxyType(outside))
+    return Architecture(str(name), kind.roots, layers, MappingProxyType(outside), vocabulary, hidden)
 
 
 class _Unknown(Exception):

@@ -6,12 +6,14 @@ its own copy, never a source that someone may still write to. Writes nothing.
 
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lorafleet.api.reasons import Reason
-from lorafleet.artifacts import peft_config, safetensors_header
+from lorafleet.artifacts import memory, peft_config, safetensors_header
+from lorafleet.artifacts.architecture import Architecture, architecture
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.artifacts.files import (
     CONFIG_FILE,
@@ -24,6 +26,7 @@ from lorafleet.artifacts.files import (
 )
 from lorafleet.artifacts.peft_config import PeftConfig
 from lorafleet.artifacts.safetensors_header import Header, Weights
+from lorafleet.artifacts.shapes import check_shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +34,25 @@ class Expectations:
     """What the fleet can serve.
 
     ``base_models``: the names an adapter may give its base model, character for character. ``max_rank``: the engines'
-    ``max_lora_rank``. ``engine_version``: the oldest vLLM of the fleet, such as ``0.32.0``. None: not known.
+    ``max_lora_rank``. ``engine_version``: the oldest vLLM of the fleet, such as ``0.32.0``. ``base_config``: the base
+    model's config.json. None: not known. ``tensor_parallel_size``: over how many GPUs an engine is spread.
     """
 
     base_models: tuple[str, ...]
     max_rank: int | None = None
     engine_version: str | None = None
     limits: Limits = field(default_factory=Limits)
+    base_config: Mapping[str, Any] | None = None
+    tensor_parallel_size: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterInfo:
-    """What a folder that may be served holds. ``files`` are (name, bytes), sorted; ``size_bytes`` is their sum."""
+    """What a folder that may be served holds. ``files`` are (name, bytes), sorted; ``size_bytes`` is their sum.
+
+    ``notices``: what the user should know and keeps nobody from serving it, as (HasNoEffect or ShapesNotChecked,
+    message). ``slot_bytes``: what its matrices fill of an engine's slot, on each GPU; None when that cannot be known.
+    """
 
     base_model: str
     rank: int
@@ -50,6 +60,8 @@ class AdapterInfo:
     dtype: str
     min_engine: str | None
     files: tuple[tuple[str, int], ...]
+    notices: tuple[tuple[Reason, str], ...] = ()
+    slot_bytes: int | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -76,6 +88,8 @@ class Examination:
     config: PeftConfig | None = None
     header: Header | None = None
     weights: Weights | None = None
+    ranks: dict[str, int] = field(default_factory=dict)
+    notices: list[tuple[Reason, str]] = field(default_factory=list)
 
     def steps(self) -> tuple[Step, ...]:
         """The checks in the order in which they are made."""
@@ -87,6 +101,8 @@ class Examination:
             Step("engine version", self._check_engine_version, ("configuration",)),
             Step("weights", self._check_header, ("files",)),
             Step("matrices", self._check_matrices, ("configuration", "weights")),
+            Step("shapes", self._check_shapes, ("matrices",)),
+            Step("numbers", self._check_numbers, ("matrices",)),
         )
 
     def info(self) -> AdapterInfo:
@@ -99,6 +115,8 @@ class Examination:
             dtype="+".join(self.weights.dtypes),
             min_engine=None if self.config.min_engine is None else ".".join(map(str, self.config.min_engine)),
             files=self.files,
+            notices=tuple(self.notices),
+            slot_bytes=self._slot_bytes(),
         )
 
     def _check_files(self) -> None:
@@ -113,12 +131,17 @@ class Examination:
 
     def _check_rank(self) -> None:
         assert self.config is not None
-        highest = self.expectations.max_rank
-        if highest is not None and self.config.max_rank > highest:
+        rank, highest = self.config.max_rank, self.expectations.max_rank
+        if rank > peft_config.MAX_RANK:
             raise ArtifactError(
                 Reason.RANK_TOO_HIGH,
-                f"{CONFIG_FILE} has rank {self.config.max_rank}; the engines take at most {highest}: start them with"
-                f" --max-lora-rank {self.config.max_rank} or more, or train with a lower r",
+                f"{CONFIG_FILE} has rank {rank}; no vLLM takes more than {peft_config.MAX_RANK}: train with a lower r",
+            )
+        if highest is not None and rank > highest:
+            raise ArtifactError(
+                Reason.RANK_TOO_HIGH,
+                f"{CONFIG_FILE} has rank {rank}; the engines take at most {highest}: start them with --max-lora-rank"
+                f" {rank} or more, or train with a lower r",
             )
 
     def _check_engine_version(self) -> None:
@@ -131,6 +154,42 @@ class Examination:
     def _check_matrices(self) -> None:
         assert self.config is not None and self.header is not None
         self.weights = safetensors_header.check_lora(self.header, self.config)
+
+    def _check_shapes(self) -> None:
+        assert self.config is not None and self.weights is not None
+        model = self._model()
+        if model is None:
+            self.notices.append((Reason.SHAPES_NOT_CHECKED, _why_not_checked(self.expectations.base_config)))
+        else:
+            self.ranks = check_shapes(self.weights, model, self.config)
+
+    def _check_numbers(self) -> None:
+        assert self.config is not None and self.header is not None and self.weights is not None
+        # Late, for numpy.
+        from lorafleet.artifacts.tensors import scan
+
+        zero = scan(self.folder / WEIGHTS_FILE, self.header, self.weights)
+        if self.config.scales_to_zero:
+            self.notices.append((Reason.HAS_NO_EFFECT, f"the adapter has no effect: {CONFIG_FILE} has lora_alpha 0"))
+        elif len(zero) == len(self.weights.pairs):
+            self.notices.append((Reason.HAS_NO_EFFECT, f"the adapter has no effect: {_WHAT_IS_ZERO}"))
+
+    def _model(self) -> Architecture | None:
+        config = self.expectations.base_config
+        return None if config is None else architecture(config)
+
+    def _slot_bytes(self) -> int | None:
+        gpus, model = self.expectations.tensor_parallel_size, self._model()
+        if model is not None:
+            return memory.version_slot_bytes(model, self.ranks, gpus)
+        # Which matrices are cut into parts, only the model says.
+        return memory.cpu_bytes(self.weights.items) if self.weights is not None and gpus == 1 else None
+
+
+_WHAT_IS_ZERO = (
+    "in every module lora_B (or lora_A) is all zero, as before training; if that is not meant, publish a trained"
+    " checkpoint as a new version"
+)
 
 
 def check(folder: Path, expectations: Expectations) -> AdapterInfo:
@@ -183,6 +242,20 @@ def not_a_file(name: str, mode: int) -> ArtifactError:
     kind = kinds.get(stat.S_IFMT(mode), "a device")
     return ArtifactError(
         Reason.UNSAFE_PATH, f"{name} is {kind}; expected a regular file: copy the file itself into the adapter's folder"
+    )
+
+
+def _why_not_checked(base_config: Mapping[str, Any] | None) -> str:
+    left = "names and sizes of the adapter's matrices were not compared with the base model"
+    if base_config is None:
+        return (
+            f"{left}, whose config.json is not known; vLLM serves some that do not fit without a word: give it as"
+            " spec.baseModel.config of the fleet, or its folder as spec.baseModel.volume"
+        )
+    names = str(base_config.get("architectures"))[:80]
+    return (
+        f"{left}, whose config.json has architectures {names}, which lorafleet does not know, or no usable sizes: check"
+        " the answers of the version before it takes traffic"
     )
 
 

@@ -6,7 +6,6 @@ bytes in, a frozen summary out. Regular expressions of the file are run only whe
 """
 
 import json
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,12 @@ from lorafleet.artifacts.strict_json import parse_object
 
 MAX_CONFIG_BYTES = 1024 * 1024
 MAX_PATTERNS = 4096
+MAX_RANK = 512
+"""The highest ``--max-lora-rank`` that any vLLM takes (``MaxLoRARanks``)."""
+
+MAX_ALPHA = 1e6
+"""vLLM multiplies B by alpha / r when it loads; beyond any use, this only keeps the product a number."""
+
 PATTERNS_SINCE = (0, 32)
 """The vLLM version that honours ``rank_pattern`` and ``alpha_pattern``; 0.30 and older ignore them (vLLM contract)."""
 
@@ -33,13 +38,17 @@ _MAX_REPETITIONS = 2
 
 @dataclass(frozen=True, slots=True)
 class PeftConfig:
-    """What counts of a valid configuration: the ranks, where they apply, and for which base model."""
+    """What counts of a valid configuration: the ranks, where they apply, and for which base model.
+
+    ``scales_to_zero``: every alpha is 0, so that the adapter changes nothing whatever its matrices are.
+    """
 
     base_model: str | None
     rank: int
     rank_pattern: tuple[tuple[str, int], ...]
     target_modules: tuple[str, ...]
     min_engine: tuple[int, int] | None
+    scales_to_zero: bool = False
 
     @property
     def max_rank(self) -> int:
@@ -67,6 +76,11 @@ _FEATURES: tuple[tuple[str, _Test, str], ...] = (
     ("kasa_config", bool, "vLLM does not apply KaSA: train a plain LoRA"),
     ("monteclora_config", bool, "vLLM does not apply MonteCLoRA: train a plain LoRA"),
     ("trainable_token_indices", bool, "trained tokens are not served from an adapter: train without them"),
+    (
+        "ensure_weight_tying",
+        bool,
+        "vLLM does not tie the adapters of embed_tokens and lm_head: train without ensure_weight_tying",
+    ),
     (
         "init_lora_weights",
         lambda value: isinstance(value, str) and value.lower() not in _PLAIN_INITS,
@@ -107,6 +121,8 @@ def parse(data: bytes) -> PeftConfig:
     )
     alpha_pattern = [_alpha(f"alpha_pattern[{key!r}]", value) for key, value in _pattern(config, "alpha_pattern")]
     differs = any(value != rank for _, value in rank_pattern) or any(value != alpha for value in alpha_pattern)
+    if type(config.get("use_rslora")) not in (bool, type(None)):
+        raise _invalid(f"use_rslora is {_short(config['use_rslora'])}; expected true or false")
     base_model = config.get("base_model_name_or_path")
     if base_model is not None and not isinstance(base_model, str):
         raise _invalid(f"base_model_name_or_path is {_short(base_model)}; expected the base model's name")
@@ -116,6 +132,7 @@ def parse(data: bytes) -> PeftConfig:
         rank_pattern=rank_pattern,
         target_modules=_target_modules(config),
         min_engine=PATTERNS_SINCE if differs else None,
+        scales_to_zero=not any((alpha, *alpha_pattern)),
     )
 
 
@@ -148,8 +165,9 @@ def _rank(field: str, value: Any) -> int:
 
 
 def _alpha(field: str, value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise _invalid(f"{field} is {_short(value)}; expected a number")
+    # Compared before anything makes a float of it, which an integer may be too large for.
+    if type(value) not in (int, float) or not -MAX_ALPHA <= value <= MAX_ALPHA:
+        raise _invalid(f"{field} is {_short(value)}; expected a number, at most {MAX_ALPHA:.0f}")
     return float(value)
 
 
@@ -188,7 +206,10 @@ def _target_modules(config: dict[str, Any]) -> tuple[str, ...]:
         modules = ()
     else:
         raise _invalid(f"target_modules is {_short(value)}; expected a list of module names or one expression")
-    if not modules and not config.get("target_parameters"):
+    parameters = config.get("target_parameters") or []
+    if not isinstance(parameters, list) or not all(isinstance(name, str) and name for name in parameters):
+        raise _invalid(f"target_parameters is {_short(parameters)}; expected a list of parameters' names")
+    if not modules and not parameters:
         raise _invalid("target_modules names no module: the adapter changes nothing")
     return modules
 

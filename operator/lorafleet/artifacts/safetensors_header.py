@@ -6,7 +6,7 @@ are not looked at. Format: 8 bytes little-endian length, that many bytes of JSON
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ _NAME = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*")
 _MAX_NAME = 512
 _LORA = re.compile(r"(?P<module>.+)\.(?:lora_(?P<linear>[AB])\.weight|lora_embedding_(?P<embedding>[AB]))")
 # PEFT saves these beside a LoRA on embeddings; vLLM (is_base_embedding_weights) does not look at them.
-_BASE_EMBEDDINGS = (".embed_tokens.base_layer.weight", ".lm_head.base_layer.weight")
+BASE_EMBEDDINGS = (".embed_tokens.base_layer.weight", ".lm_head.base_layer.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,18 @@ class Tensor:
     dtype: str
     shape: tuple[int, ...]
 
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return prod(self.shape) * _ITEM_BYTES[self.dtype]
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The tensors in the order of their bytes; they fill the file from the header's end to its own."""
+    """The tensors in the order of their bytes; they fill the file from byte ``start`` to its end."""
 
     tensors: tuple[Tensor, ...]
+    start: int = 8
 
     @property
     def dtypes(self) -> frozenset[str]:
@@ -57,11 +63,40 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
-    """What the matrices are: the modules they adapt, by the last part of their name, and the dtypes of the matrices."""
+class Pair:
+    """The two matrices of a module, whose name is without ``base_model.model.``: A is (rank, in), B is (out, rank)."""
 
-    target_modules: tuple[str, ...]
-    dtypes: tuple[str, ...]
+    module: str
+    a: Tensor
+    b: Tensor
+
+    @property
+    def rank(self) -> int:
+        """The rank, of all experts together if their matrices are stacked."""
+        return self.a.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The matrices, and what else belongs to embeddings (``others``), which vLLM does not look at."""
+
+    pairs: tuple[Pair, ...]
+    others: tuple[Tensor, ...] = ()
+
+    @property
+    def target_modules(self) -> tuple[str, ...]:
+        """The modules that are adapted, by the last part of their names, sorted."""
+        return tuple(sorted({_target(pair.module) for pair in self.pairs}))
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """The dtypes of the matrices, sorted."""
+        return tuple(sorted({tensor.dtype for pair in self.pairs for tensor in (pair.a, pair.b)}))
+
+    @property
+    def items(self) -> int:
+        """How many numbers the matrices hold."""
+        return sum(prod(tensor.shape) for pair in self.pairs for tensor in (pair.a, pair.b))
 
 
 def read_header(path: Path) -> Header:
@@ -79,7 +114,7 @@ def read_header(path: Path) -> Header:
         data = file.read(length)
     if len(data) < length:
         raise _invalid("is shorter than its size says: it is cut off")
-    return parse_header(data, size - 8 - length)
+    return replace(parse_header(data, size - 8 - length), start=8 + length)
 
 
 def parse_header(data: bytes, body_bytes: int) -> Header:
@@ -87,6 +122,8 @@ def parse_header(data: bytes, body_bytes: int) -> Header:
 
     Raises ArtifactError (WeightsInvalid) unless they fill the body exactly, one after another.
     """
+    if not data.startswith(b"{"):
+        raise _invalid("has a header that does not start with {")
     try:
         entries = parse_object(data)
     except ValueError as error:
@@ -116,8 +153,10 @@ def check_lora(header: Header, config: PeftConfig) -> Weights:
     the ranks of all experts are stacked. Raises ArtifactError (WeightsInvalid, FeatureNotSupported for DoRA).
     """
     pairs: dict[str, dict[str, Tensor]] = {}
+    others = []
     for tensor in header.tensors:
-        if tensor.name.endswith(_BASE_EMBEDDINGS):
+        if tensor.name.endswith(BASE_EMBEDDINGS):
+            others.append(tensor)
             continue
         module, side = _side(tensor)
         if side in pairs.setdefault(module, {}):
@@ -132,10 +171,7 @@ def check_lora(header: Header, config: PeftConfig) -> Weights:
             (found,) = sides
             raise _invalid(f"has only the {found} matrix of module {module!r}; expected A and B")
         _check_rank(module, sides["A"].shape[0], sides["B"].shape[1], config)
-    return Weights(
-        target_modules=tuple(sorted({_target(module) for module in pairs})),
-        dtypes=tuple(sorted({tensor.dtype for sides in pairs.values() for tensor in sides.values()})),
-    )
+    return Weights(tuple(Pair(module, sides["A"], sides["B"]) for module, sides in pairs.items()), tuple(others))
 
 
 def _span(name: str, entry: Any) -> tuple[int, int, Tensor]:
@@ -167,7 +203,9 @@ def _side(tensor: Tensor) -> tuple[str, str]:
             Reason.FEATURE_NOT_SUPPORTED,
             f"{WEIGHTS_FILE} has the DoRA tensor {tensor.name!r}; vLLM does not apply DoRA: train without use_dora",
         )
-    match = _LORA.fullmatch(tensor.name)
+    # vLLM drops this prefix, and then everywhere in the name, so that a module with and without it would be one.
+    name = tensor.name.replace(PREFIX, "") if tensor.name.startswith(PREFIX) else tensor.name
+    match = _LORA.fullmatch(name)
     if match is None:
         raise _invalid(f"has a tensor {tensor.name!r}; expected only names that end in lora_A.weight or lora_B.weight")
     if len(tensor.shape) != 2 or tensor.dtype not in LORA_DTYPES:
@@ -175,8 +213,7 @@ def _side(tensor: Tensor) -> tuple[str, str]:
             f"has a tensor {tensor.name!r} of dtype {tensor.dtype} and shape {list(tensor.shape)}; expected a matrix of"
             f" {', '.join(sorted(LORA_DTYPES))}"
         )
-    # vLLM drops this prefix, so a module with and without it would be one.
-    return match["module"].removeprefix(PREFIX), match["linear"] or match["embedding"]
+    return match["module"], match["linear"] or match["embedding"]
 
 
 def _check_rank(module: str, of_a: int, of_b: int, config: PeftConfig) -> None:
