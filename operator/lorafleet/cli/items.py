@@ -14,6 +14,7 @@ from lorafleet.api.reasons import Reason
 from lorafleet.artifacts.check import Expectations
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.artifacts.files import Limits, Wanted
+from lorafleet.artifacts.memory import fleet_slot_bytes
 from lorafleet.sources import Place, Source, open_source
 from lorafleet.store import plan as plans
 from lorafleet.store.build import How, Request
@@ -81,8 +82,20 @@ class Work:
     def expectations(self) -> Expectations:
         """What the fleet can serve."""
         return Expectations(
-            self.plan.base_models, self.plan.max_lora_rank, self.plan.engine_version, self.wanted.limits
+            self.plan.base_models,
+            self.plan.max_lora_rank,
+            self.plan.engine_version,
+            self.wanted.limits,
+            self.base_config,
+            self.plan.tensor_parallel_size,
         )
+
+    @property
+    def slot_bytes(self) -> int | None:
+        """What a slot of the fleet's engines takes, if only this Job can read the base model's config.json."""
+        if self.plan.base_config_file is None:
+            return None
+        return fleet_slot_bytes(self.base_config, self.plan.max_lora_rank, self.plan.tensor_parallel_size)
 
 
 def publish_one(i: int, item: PublishItem, work: Work, pinned: Callable[[str], None]) -> ItemResult:
@@ -141,12 +154,13 @@ def scrub_all(i: int, work: Work) -> ItemResult:
 
 def _result(i: int, outcome: Outcome) -> ItemResult:
     info, manifest = outcome.info, outcome.manifest
-    notices = [Notice(reason=reason.value, message=text) for reason, text in getattr(info, "notices", ())]
+    notices = [Notice(reason=reason.value, message=text) for reason, text in (info.notices if info else ())]
     if manifest.converted is not None:
         text = f"{manifest.converted} is a pickle; its tensors were written to a safetensors file, which engines load"
         notices.append(Notice(reason=Reason.PICKLE_CONVERTED.value, message=text))
-    slot_bytes = getattr(info, "slot_bytes", None)
-    return plans.published(i, manifest).model_copy(update={"notices": tuple(notices) or None, "slot_bytes": slot_bytes})
+    return plans.published(i, manifest).model_copy(
+        update={"notices": tuple(notices) or None, "slot_bytes": info.slot_bytes if info else None}
+    )
 
 
 def _progress(i: int, item: PublishItem, work: Work) -> Progress:

@@ -101,7 +101,7 @@ def run_sync(
     work = Work(plan, volume, board or Board(), stop.check, pace or Pace(wait=stop.wait))
     for kind, at_once in ((RemoveItem, 1), (PublishItem, SIDE_BY_SIDE), (ScrubItem, 1)):
         _run_items([i for i, item in enumerate(plan.items) if isinstance(item, kind)], work, stop, done, at_once)
-    seen = None if stop.why else _finish(plan, volume)
+    seen = None if stop.why else _finish(work)
     return plans.complete(plan, done, _LEFT.format(stop.why or "ended early"), seen)
 
 
@@ -192,8 +192,9 @@ def _run_item(i: int, work: Work) -> ItemResult | None:
     return plans.failed(i, failure).model_copy(update={"pin": (pins or [""])[-1] or None})
 
 
-def _finish(plan: SyncPlan, volume: Volume) -> VolumeReport | None:
+def _finish(work: Work) -> VolumeReport | None:
     """Collect garbage, and say what the volume looks like then; None when it cannot be looked at."""
+    plan, volume = work.plan, work.volume
     try:
         collect(volume)
         return VolumeReport(
@@ -201,6 +202,7 @@ def _finish(plan: SyncPlan, volume: Volume) -> VolumeReport | None:
             free_bytes=volume.fs.free_bytes(volume.layout.root),
             sharing=volume.blobs.sharing.value,
             strays=None if plan.known is None else strays(volume, frozenset(plan.known)),
+            slot_bytes=work.slot_bytes,
         )
     except OSError as error:
         log.warning(
