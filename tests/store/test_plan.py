@@ -1,5 +1,6 @@
 """A report always fits its 4,096 bytes and always says what matters."""
 
+import hashlib
 import json
 from typing import Any
 
@@ -16,6 +17,7 @@ from lorafleet.store.plan import (
     ItemResult,
     SyncPlan,
     SyncReport,
+    VolumeReport,
     complete,
     encode,
     failed,
@@ -24,9 +26,10 @@ from lorafleet.store.plan import (
 _TEXT = st.text(st.characters(), max_size=20).flatmap(lambda text: st.integers(0, 300).map(lambda n: text * n))
 _GOOD = st.builds(
     ItemResult,
-    i=st.integers(0, 9),
+    i=st.integers(0, 39),
     id=st.integers(1, 2**53),
-    digest=st.just("sha256:" + "a" * 64),
+    digest=st.binary(min_size=32, max_size=32).map(lambda data: f"sha256:{data.hex()}"),
+    pin=st.none() | st.binary(min_size=32, max_size=32).map(lambda data: f"sha256:{data.hex()}"),
     served_name=st.integers(1, 63).map(lambda n: f"{'a' * n}/{'1' * n}-{'0' * 12}"),
     rank=st.integers(1, 4096),
     target_modules=st.lists(st.text("abcdefgh_", min_size=1, max_size=80), max_size=40).map(tuple),
@@ -35,20 +38,20 @@ _GOOD = st.builds(
 )
 _BAD = st.builds(
     ItemResult,
-    i=st.integers(0, 9),
+    i=st.integers(0, 39),
     reason=st.sampled_from([reason.value for reason in Reason]),
     message=_TEXT,
     retry=st.booleans(),
 )
 
 
-@settings(max_examples=300)
-@given(st.lists(_GOOD | _BAD, max_size=10).map(tuple))
-def test_ten_results_always_fit_and_keep_their_facts(results: tuple[ItemResult, ...]) -> None:
+@settings(max_examples=200, deadline=None)
+@given(st.lists(_GOOD | _BAD, max_size=30).map(tuple) | st.lists(_BAD, max_size=MAX_ITEMS).map(tuple))
+def test_results_always_fit_and_keep_their_facts(results: tuple[ItemResult, ...]) -> None:
     data = encode(SyncReport(results=results))
     assert len(data) <= MAX_REPORT_BYTES
     found = SyncReport.model_validate_json(data.decode())
-    cut = {"message": None, "target_modules": None, "more_target_modules": None}
+    cut = {"message": None, "target_modules": None, "more_target_modules": None, "served_name": None}
     assert [one.model_copy(update=cut) for one in found.results] == [one.model_copy(update=cut) for one in results]
     for one, other in zip(found.results, results, strict=True):
         whole = other.target_modules or ()
@@ -56,6 +59,62 @@ def test_ten_results_always_fit_and_keep_their_facts(results: tuple[ItemResult, 
         assert kept == whole[: len(kept)]
         assert len(kept) + (one.more_target_modules or 0) == len(whole)
         assert (one.message is None) == (other.message is None)
+
+
+def _usual(i: int) -> ItemResult:
+    """What a Job says of a usual adapter in a registry."""
+    digest, pin = (hashlib.sha256(f"{kind}{i}".encode()).hexdigest() for kind in ("digest", "pin"))
+    modules = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    return ItemResult(
+        i=i,
+        id=1000 + i,
+        digest=f"sha256:{digest}",
+        served_name=f"customer-{i * 7919}-lora/1.{i}.0-{digest[:12]}",
+        rank=16,
+        target_modules=modules,
+        size_bytes=83_000_000 + i * 7919,
+        dtype="BF16",
+        pin=f"sha256:{pin}",
+        slot_bytes=92_000_000,
+    )
+
+
+def test_a_full_plan_of_usual_adapters_fits_with_all_that_a_status_needs() -> None:
+    results = tuple(_usual(i) for i in range(MAX_ITEMS))
+    volume = VolumeReport(used_bytes=10**13, free_bytes=10**13, sharing="hardlink")
+    found = SyncReport.model_validate_json(encode(SyncReport(results=results, volume=volume)))
+    assert found.results == tuple(one.model_copy(update={"served_name": None}) for one in results)
+    assert found.volume == volume
+
+
+@given(st.lists(st.text("0123456789abcdef/-", min_size=30, max_size=256), min_size=40, max_size=40))
+@settings(max_examples=30, deadline=None)
+def test_what_cannot_fit_loses_whole_results_and_no_facts(pins: list[str]) -> None:
+    results = tuple(_usual(i).model_copy(update={"pin": pin, "served_name": None}) for i, pin in enumerate(pins))
+    data = encode(SyncReport(results=results))
+    assert len(data) <= MAX_REPORT_BYTES
+    found = SyncReport.model_validate_json(data).results
+    cut = {"target_modules": None, "more_target_modules": None}
+    assert found
+    assert [one.model_copy(update=cut) for one in found] == [
+        one.model_copy(update=cut) for one in results[: len(found)]
+    ]
+
+
+def test_strays_and_damaged_versions_are_named_as_far_as_they_fit() -> None:
+    names = tuple(f"{hashlib.sha256(str(n).encode()).hexdigest()[:50]}/1.0-{n:012x}" for n in range(500))
+    report = SyncReport(results=(ItemResult(i=0, scrubbed=500, damaged=names),), volume=VolumeReport(strays=names))
+    found = SyncReport.model_validate_json(encode(report))
+    assert found.results[0].scrubbed == 500
+    assert found.results[0].damaged == names[: len(found.results[0].damaged or ())] != ()
+    assert found.volume is not None
+    assert found.volume.strays == found.results[0].damaged
+
+
+@pytest.mark.parametrize("packed", ["", "x", "!!!!!", "\u0000", "a" * 4000])
+def test_a_packed_report_that_is_damaged_is_refused(packed: str) -> None:
+    with pytest.raises(ValidationError):
+        SyncReport.model_validate_json(json.dumps({"packed": packed}))
 
 
 def test_nothing_is_cut_that_fits() -> None:
@@ -74,6 +133,7 @@ def test_messages_are_cut_before_modules() -> None:
     assert (found.results[1].message or "").endswith("…")
 
 
+@settings(deadline=None)
 @given(st.text(st.characters()))
 def test_any_text_of_an_error_fits(text: str) -> None:
     data = encode(SyncReport(error=text * 5000))

@@ -29,9 +29,14 @@ PROGRESS_PORT = 8081
 
 _MESSAGE_BYTES = (2000, 1000, 500, 250, 120, 60, 20)
 _MODULE_BYTES = (1000, 200, 100, 40, 0)
-_NAMES = (1000, 20, 5, 1, 0)
+_NAMES = (1000, 20, 5, 1)
 """How many names of damaged versions and strays are kept."""
 _UNPACKED_BYTES = 4 * 1024 * 1024
+_HASH = {64: b"\x01", 40: b"\x02"}
+"""What stands for a hash of so many digits in a packed report: JSON never holds such a byte."""
+_HASH_DIGITS = {mark: digits for digits, mark in _HASH.items()}
+_HEX = re.compile(rb"([0-9a-f]{65,})|[0-9a-f]{64}|[0-9a-f]{40}")
+_HASHED = re.compile(rb"[\x01\x02]")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 
 
@@ -156,7 +161,7 @@ class VolumeReport(ApiModel):
 class SyncReport(ApiModel):
     """What came of a plan: one result for each item, in its order. ``error``: the plan itself could not be read.
 
-    A report may be in a field ``packed``, as base 85 of what zlib makes of its JSON.
+    A report may be in a field ``packed``: base 85 of what zlib makes of its JSON, and of the hashes that were in it.
     """
 
     schema_version: Literal[2] = 2
@@ -166,15 +171,10 @@ class SyncReport(ApiModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _unpack(cls, found: Any) -> Any:
+    def _unpacked(cls, found: Any) -> Any:
         if not isinstance(found, dict) or not isinstance(found.get("packed"), str):
             return found
-        try:
-            inflater = zlib.decompressobj()
-            data = inflater.decompress(base64.b85decode(found["packed"]), _UNPACKED_BYTES)
-            return json.loads(data)
-        except zlib.error as error:
-            raise ValueError(f"the packed report is damaged: {error}") from None
+        return _unpack(found["packed"])
 
 
 class ItemProgress(ApiModel):
@@ -225,23 +225,56 @@ def complete(
 def encode(report: SyncReport) -> bytes:
     """The report as JSON in UTF-8, at most 4,096 bytes whatever is in it; packed when it is too long as it is.
 
-    Messages are cut, then target modules and names left out, as little as it takes. What a pin, a signer and the like
-    make too long even so loses its last results: their items are tried again, and cost nothing when they are done.
+    Messages are cut, then target modules and names left out, as little as it takes. What pins and the like make too
+    long even so loses its last results: their items are tried again, and cost nothing when they are done.
     """
     for names in _NAMES:
         for modules in _MODULE_BYTES:
             for length in _MESSAGE_BYTES:
-                text = _dump(report, length, modules, names)
-                if len(text) <= MAX_REPORT_BYTES:
-                    return text
-                packed = _pack(text)
-                if len(packed) <= MAX_REPORT_BYTES:
-                    return packed
-    return encode(report.model_copy(update={"results": report.results[: len(report.results) * 3 // 4]}))
+                data = _dump(report, length, modules, names)
+                if len(data) > MAX_REPORT_BYTES:
+                    data = _pack(_dump(_without_names(report), length, modules, names))
+                if len(data) <= MAX_REPORT_BYTES:
+                    return data
+    return encode(report.model_copy(update={"results": report.results[: len(report.results) * 7 // 8]}))
+
+
+def _without_names(report: SyncReport) -> SyncReport:
+    """Whoever asked for a version knows its name, and makes its served name of that and the digest."""
+    results = (one.model_copy(update={"served_name": None}) if one.digest else one for one in report.results)
+    return report.model_copy(update={"results": tuple(results)})
 
 
 def _pack(text: bytes) -> bytes:
-    return b'{"packed":"' + base64.b85encode(zlib.compress(text, 9)) + b'"}'
+    """Hashes do not compress: they travel as bytes behind the rest."""
+    hashes: list[bytes] = []
+
+    def take(match: re.Match[bytes]) -> bytes:
+        if match[1] is not None:
+            return match[0]
+        hashes.append(bytes.fromhex(match[0].decode()))
+        return _HASH[len(match[0])]
+
+    rest = zlib.compress(_HEX.sub(take, text), 9)
+    return b'{"packed":"' + base64.b85encode(rest + b"".join(hashes)) + b'"}'
+
+
+def _unpack(packed: str) -> Any:
+    """Raises ValueError when it is damaged."""
+    try:
+        inflater = zlib.decompressobj()
+        text = inflater.decompress(base64.b85decode(packed), _UNPACKED_BYTES)
+    except zlib.error as error:
+        raise ValueError(f"the packed report is damaged: {error}") from None
+    hashes, at = inflater.unused_data, 0
+
+    def put(match: re.Match[bytes]) -> bytes:
+        nonlocal at
+        count = _HASH_DIGITS[match[0]] // 2
+        at += count
+        return hashes[at - count : at].hex().encode()
+
+    return json.loads(_HASHED.sub(put, text))
 
 
 def _dump(report: SyncReport, message_bytes: int, module_bytes: int, names: int) -> bytes:
