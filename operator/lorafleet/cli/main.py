@@ -15,9 +15,11 @@ app = typer.Typer(
     no_args_is_help=True,
     # A traceback with the values of variables could show a secret.
     pretty_exceptions_enable=False,
+    # Brackets in a help text are brackets.
+    rich_markup_mode=None,
     help="Fleets of LoRA adapters on vLLM in Kubernetes.",
 )
-store = typer.Typer(no_args_is_help=True, help="Look at a fleet's volume where it is mounted.")
+store = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at a fleet's volume where it is mounted.")
 app.add_typer(store, name="store")
 
 

@@ -28,8 +28,8 @@ class Question:
     """What to inspect, and what for. ``source``: a source, or a path of this machine.
 
     ``root``: where links of a local folder may lead. ``subfolder``: the adapter's folder in an archive. ``secret``: the
-    folder of the keys of the source's Secret. ``digest``: what the files must have. ``base_config``: the base model's
-    config.json. ``max_loras``: how many slots an engine has.
+    folder of the keys of the source's Secret. ``digest``: what the files must have. ``max_loras``: how many
+    slots an engine has.
     """
 
     source: SourceSpec | Path
@@ -40,8 +40,6 @@ class Question:
     pickle: bool = False
     digest: str | None = None
     trust: Trust | None = None
-    base_config: dict[str, Any] | None = None
-    tensor_parallel_size: int = 1
     max_loras: int | None = None
 
     @property
@@ -49,11 +47,11 @@ class Question:
         """Which files to fetch."""
         return Wanted(self.expectations.limits, self.pickle, self.trust is not None)
 
-    def open(self) -> Source:
+    def open(self, wanted: Wanted) -> Source:
         """The source. Raises ArtifactError."""
         if isinstance(self.source, Path):
-            return open_local(self.source, self.root, self.wanted)
-        return open_source(self.source, Place(secret=self.secret), self.wanted)
+            return open_local(self.source, self.root, wanted)
+        return open_source(self.source, Place(secret=self.secret), wanted)
 
     @property
     def not_asked(self) -> dict[str, str]:
@@ -64,6 +62,7 @@ class Question:
             "base model": (self.expectations.base_models or None, "--base-model"),
             "rank": (self.expectations.max_rank, "--max-lora-rank"),
             "engine version": (self.expectations.engine_version, "--engine-version"),
+            "shapes": (self.expectations.base_config, "--base-config"),
         }
         return {name: f"no {option} was given" for name, (value, option) in given.items() if value is None}
 
@@ -109,6 +108,8 @@ def question(
         max_lora_rank,
         engine_version,
         limits,
+        _base_config(base_config),
+        tensor_parallel,
     )
     return Question(
         source=source,
@@ -119,8 +120,6 @@ def question(
         pickle=allow_pickle,
         digest=digest,
         trust=_trust(public_key, certificate, trust_config, identity, issuer),
-        base_config=_base_config(base_config),
-        tensor_parallel_size=tensor_parallel,
         max_loras=max_loras,
     )
 
