@@ -1,25 +1,32 @@
 """``lorafleet sync`` as the Job runs it, in process and as a process."""
 
 import errno
+import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lorafleet.artifacts.digest import hash_file
 from lorafleet.cli import items, sync
 from lorafleet.cli.sync import Stop, main, run_sync
 from lorafleet.store.fs import POSIX, PosixFileSystem
-from lorafleet.store.plan import ItemResult, SyncPlan, SyncReport
+from lorafleet.store.plan import ItemProgress, ItemResult, SyncPlan, SyncProgress, SyncReport
+from lorafleet.store.progress import Board, serve
 from lorafleet.store.publish import publish
 from tests.adapters import BASE, adapter
+from tests.servers.web import web as files
 from tests.store.faulty import FaultyFileSystem
 
 
@@ -121,6 +128,125 @@ def test_removals_make_room_before_anything_is_published(place: Path) -> None:
     assert report.results[1] == ItemResult(i=1, served_name=old.served_name)
     removed = next(n for n, step in enumerate(fs.steps) if step.startswith("remove_folder"))
     assert removed < fs.steps.index("make_folder parts")
+
+
+def test_a_report_says_what_the_volume_looks_like(place: Path) -> None:
+    plan = _plan(place, _publish(place, "good"), known=[])
+    served = (place / "volume/serving").glob("*/*")
+    report = run_sync(plan)
+    assert report.volume is not None
+    assert report.volume.sharing == "hardlink"
+    assert (report.volume.used_bytes or 0) >= sum(path.stat().st_size for path in next(served).iterdir())
+    assert report.volume.free_bytes
+    assert report.volume.strays == ()
+    (folder,) = (place / "volume/serving").glob("*/*")
+    os.utime(folder, (0, 0))
+    found = run_sync(_plan(place, known=[])).volume
+    assert found is not None
+    assert found.strays == (f"good/{folder.name}",)
+
+
+def test_a_quota_fails_one_item_and_not_the_next(place: Path) -> None:
+    (place / "claim/good/README.md").write_bytes(b"x" * 200_000)
+    adapter(place / "claim/small")
+    report = run_sync(_plan(place, _publish(place, "good"), _publish(place, "small"), quotaBytes=150_000))
+    assert [(result.reason, result.retry) for result in report.results] == [("QuotaExceeded", True), (None, None)]
+
+
+def test_a_scrub_and_a_repair_are_items_too(place: Path) -> None:
+    (old,) = run_sync(_plan(place, _publish(place, "good"))).results
+    (weights,) = (place / "volume/serving").glob("*/*/*.safetensors")
+    weights.write_bytes(b"x" * weights.stat().st_size)
+    (scrubbed,) = run_sync(_plan(place, {"scrub": True})).results
+    assert (scrubbed.scrubbed, scrubbed.damaged) == (1, (old.served_name,))
+    repair = _publish(place, "good") | {"repair": old.served_name, "digest": old.digest}
+    (repaired,) = run_sync(_plan(place, repair)).results
+    assert repaired == old
+    (scrubbed,) = run_sync(_plan(place, {"scrub": True})).results
+    assert (scrubbed.scrubbed, scrubbed.damaged) == (1, ())
+
+
+def test_items_wait_for_their_sources_side_by_side(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(sync.SIDE_BY_SIDE, timeout=20)
+    real = items.publish
+
+    def meet(*args: Any, **more: Any) -> Any:
+        together.wait()
+        return real(*args, **more)
+
+    monkeypatch.setattr(items, "publish", meet)
+    report = run_sync(_plan(place, *(_publish(place, "good", str(n)) for n in range(sync.SIDE_BY_SIDE))))
+    assert sorted(result.id or 0 for result in report.results) == list(range(1, sync.SIDE_BY_SIDE + 1))
+
+
+def test_a_failed_item_reports_what_its_source_stood_for(place: Path) -> None:
+    (place / "bad").mkdir()
+    archive = b"no archive at all"
+    (place / "bad" / "a.tar").write_bytes(archive)
+    digest = hashlib.sha256(archive).hexdigest()
+    with files(place / "bad") as server:
+        source = {"http": {"url": f"{server.url}/a.tar", "sha256": digest}}
+        (result,) = run_sync(_plan(place, {"adapter": "x", "version": "1", "source": source})).results
+    assert (result.reason, result.pin) == ("ArchiveInvalid", f"sha256:{digest}")
+
+
+def test_an_entry_of_a_remote_source_is_fetched_once(place: Path) -> None:
+    hashes = {path.name: hash_file(path.parent, path.name).sha256 for path in (place / "claim/good").iterdir()}
+    with files(place / "claim/good") as server:
+        listed = [{"path": name, "sha256": sha256} for name, sha256 in hashes.items()]
+        source = {"http": {"url": server.url, "files": listed}}
+        plan = _plan(place, {"adapter": "x", "version": "1", "entry": "e", "source": source})
+        (first,) = run_sync(plan).results
+        asked = len(server.requests)
+        assert run_sync(plan).results == (first,)
+        assert len(server.requests) == asked > 0
+
+
+def _ask(port: int) -> SyncProgress:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/progress", timeout=10) as answer:
+        return SyncProgress.model_validate_json(answer.read())
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_a_job_tells_how_far_it_is_while_it_fetches(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port, seen = _free_port(), list[SyncProgress]()
+    real = items.Board.show
+
+    def show(board: Any, i: int, done: int, total: int | None) -> None:
+        real(board, i, done, total)
+        if done == total and total:
+            seen.append(_ask(port))
+
+    monkeypatch.setattr(items.Board, "show", show)
+    size = sum(path.stat().st_size for path in (place / "claim/good").iterdir())
+    assert main(_plan(place, _publish(place, "good")).model_dump_json(), place / "log", "INFO", port) == 0
+    assert seen[0] == SyncProgress(items=(ItemProgress(i=0, done=size, total=size),))
+    with pytest.raises(OSError, match="refused"):
+        _ask(port)
+
+
+def test_a_job_whose_port_is_taken_goes_on_without(place: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert main(_plan(place, _publish(place, "good")).model_dump_json(), place / "log", "INFO", port) == 0
+    assert _report(place).results[0].reason is None
+
+
+def test_progress_answers_nothing_else() -> None:
+    stop = serve(Board(), port := _free_port())
+    assert stop is not None
+    try:
+        assert _ask(port) == SyncProgress()
+        for path in ("/", "/progress/x", "/../etc/passwd"):
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10)
+            assert caught.value.code == 404
+    finally:
+        stop()
 
 
 def test_a_broken_volume_is_reported_for_every_item(place: Path) -> None:

@@ -8,6 +8,7 @@ Files that are whole are not touched.
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def repair(
             raise _lost(served_name, "is gone", "append the version under a new name")
         manifest = _manifest_of(folder, served_name)
         if manifest is not None and not _damage(folder, manifest):
-            return Outcome(verify(volume.layout, served_name), None)
+            return Outcome(manifest, _info(folder, manifest, request))
         source = open_source(manifest.pin if manifest is not None and manifest.pin else request.pin)
         listing = how.pace.again(source.listing, threading.Event())
         pinned(listing.pin)
@@ -73,9 +74,18 @@ def repair(
             _replace(volume, folder, whole, one)
             if manifest is None:
                 replace_manifest(folder, whole, one)
-        return Outcome(verify(volume.layout, served_name, deep=True), info)
+        manifest = verify(volume.layout, served_name, deep=True)
+        return Outcome(manifest, _info(folder, manifest, request))
     except OSError as error:
         raise volume_error(error, f"{served_name} was repaired") from error
+
+
+def _info(folder: Path, manifest: Manifest, request: Request) -> AdapterInfo | None:
+    """What the checks say of a version that is whole; None when the fleet would not take it any more."""
+    try:
+        return check(folder, replace(request.expectations, base_models=(manifest.model,)))
+    except ArtifactError:
+        return None
 
 
 def _manifest_of(folder: Path, served_name: str) -> Manifest | None:
