@@ -65,6 +65,8 @@ class Manifest(ApiModel):
     """Who signed the source's files."""
     trust: str | None = None
     """A hash of the signatures that counted when ``verified_by`` was found."""
+    has_no_effect: str | None = None
+    """What was found when every number of the weights was looked at, if they have no effect."""
     source_files: tuple[ManifestFile, ...]
     files: tuple[ManifestFile, ...]
     published_at: str

@@ -11,14 +11,14 @@ import hashlib
 import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from lorafleet import __version__
 from lorafleet.api import names
 from lorafleet.api.model import timestamp
-from lorafleet.artifacts.check import AdapterInfo, check, require_base_model
+from lorafleet.artifacts.check import AdapterInfo, check
 from lorafleet.artifacts.digest import FileDigest, digest
 from lorafleet.sources.base import Listing, Source
 from lorafleet.store import manifest as manifests
@@ -29,6 +29,7 @@ from lorafleet.store.layout import Layout
 from lorafleet.store.manifest import Manifest, ManifestFile
 from lorafleet.store.proof import require_digest
 from lorafleet.store.published import verify, versions_of
+from lorafleet.store.recheck import no_effect, recheck
 from lorafleet.store.transfer import Meter
 from lorafleet.store.volume import Volume
 
@@ -138,35 +139,51 @@ def _publish(volume: Volume, request: Request, source: Source, listing: Listing,
         files = rewrite_config(one, request.model, files)
         for file in files:
             volume.blobs.give(file, one.tree / file.path)
-        manifest = Manifest(
-            id=volume.new_id(request.min_id),
-            adapter=request.adapter,
-            version=request.version,
-            served_name=served_name,
-            digest=fetched.digest,
-            base_model=info.base_model,
-            model=request.model,
-            rank=info.rank,
-            target_modules=info.target_modules,
-            dtype=info.dtype,
-            min_engine=info.min_engine,
-            size_bytes=sum(file.size for file in files),
-            source=dict(source.describe()),
-            pin=fetched.pin,
-            entry=request.entry,
-            converted=converted,
-            verified_by=fetched.verified_by,
-            trust=request.trust.fingerprint if request.trust else None,
-            source_files=tuple(map(ManifestFile.of, fetched.files)),
-            files=tuple(map(ManifestFile.of, files)),
-            published_at=timestamp(now()),
-            published_by=f"lorafleet {__version__}",
-        )
+        number = volume.new_id(request.min_id)
+        manifest = new_manifest(number, request, source, fetched, info, files, converted, now())
         manifests.write(one.tree, manifest, fs)
         _make_durable(one)
         if _make_visible(layout, one.tree, manifest, fs):
             return Outcome(manifest, info)
         return _found(volume, request, served_name, fetched, one)
+
+
+def new_manifest(
+    number: int,
+    request: Request,
+    source: Source,
+    fetched: Fetched,
+    info: AdapterInfo,
+    files: tuple[FileDigest, ...],
+    converted: str | None,
+    now: datetime,
+) -> Manifest:
+    """The manifest of a version. ``files``: as engines get them; ``converted``: the pickle that weights came from."""
+    return Manifest(
+        id=number,
+        adapter=request.adapter,
+        version=request.version,
+        served_name=names.served_name(request.adapter, request.version, fetched.digest),
+        digest=fetched.digest,
+        base_model=info.base_model,
+        model=request.model,
+        rank=info.rank,
+        target_modules=info.target_modules,
+        dtype=info.dtype,
+        min_engine=info.min_engine,
+        size_bytes=sum(file.size for file in files),
+        source=dict(source.describe()),
+        pin=fetched.pin,
+        entry=request.entry,
+        converted=converted,
+        has_no_effect=no_effect(info),
+        verified_by=fetched.verified_by,
+        trust=request.trust.fingerprint if request.trust else None,
+        source_files=tuple(map(ManifestFile.of, fetched.files)),
+        files=tuple(map(ManifestFile.of, files)),
+        published_at=timestamp(now),
+        published_by=f"lorafleet {__version__}",
+    )
 
 
 def _make_durable(one: Attempt) -> None:
@@ -207,9 +224,8 @@ def _verified(volume: Volume, request: Request, served_name: str) -> Outcome:
     """A version that is there already, if it is whole and this fleet may still serve it."""
     # A digest is kept by reading every byte again.
     manifest = verify(volume.layout, served_name, deep=request.digest is not None)
-    require_base_model(manifest.base_model, request.expectations.base_models)
     folder = volume.layout.version_folder(served_name)
-    return Outcome(manifest, check(folder, replace(request.expectations, base_models=(manifest.model,))))
+    return Outcome(manifest, recheck(folder, manifest, request.expectations))
 
 
 def _make_visible(layout: Layout, folder: Path, manifest: Manifest, fs: FileSystem) -> bool:

@@ -8,25 +8,21 @@ Files that are whole are not touched.
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from lorafleet import __version__
 from lorafleet.api import names
-from lorafleet.api.model import timestamp
 from lorafleet.api.reasons import Reason
 from lorafleet.artifacts.check import AdapterInfo, check
-from lorafleet.artifacts.digest import FileDigest
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.store import manifest as manifests
 from lorafleet.store.attempts import Attempt, attempt
 from lorafleet.store.build import Fetched, How, Request, convert, fetch, is_local, rewrite_config
 from lorafleet.store.fs import FOLDER_MODE, volume_error
 from lorafleet.store.manifest import Manifest, ManifestFile
-from lorafleet.store.publish import Clock, Open, Outcome, replace_manifest
+from lorafleet.store.publish import Clock, Open, Outcome, new_manifest, replace_manifest
 from lorafleet.store.published import contradiction, differences, list_published, verify
+from lorafleet.store.recheck import recheck
 from lorafleet.store.volume import Volume
 
 _MAX_ID = 2**53
@@ -62,11 +58,12 @@ def repair(
             fetched = fetch(volume, request, source, listing, one, how)
             _require_same(served_name, manifest, fetched)
             files, converted = convert(request, fetched, one)
-            # What is checked is the source's, so its own name of the base model is expected.
-            info = None if manifest is not None else check(one.tree, request.expectations)
-            model = request.model if manifest is None else manifest.model
-            files = rewrite_config(one, model, files)
-            whole = manifest or _rebuilt(volume, request, served_name, fetched, files, converted, info, source, now)
+            if manifest is not None:
+                whole, files = manifest, rewrite_config(one, manifest.model, files)
+            else:
+                number, info = _require_id(volume, served_name), check(one.tree, request.expectations)
+                files = rewrite_config(one, request.model, files)
+                whole = new_manifest(number, request, source, fetched, info, files, converted, now())
             if tuple(map(ManifestFile.of, files)) != whole.files:
                 raise _lost(
                     served_name, "was made by another release in another way", "append the version under a new name"
@@ -83,7 +80,7 @@ def repair(
 def _info(folder: Path, manifest: Manifest, request: Request) -> AdapterInfo | None:
     """What the checks say of a version that is whole; None when the fleet would not take it any more."""
     try:
-        return check(folder, replace(request.expectations, base_models=(manifest.model,)))
+        return recheck(folder, manifest, request.expectations)
     except ArtifactError:
         return None
 
@@ -135,19 +132,8 @@ def _replace(volume: Volume, folder: Path, manifest: Manifest, one: Attempt) -> 
     fs.sync_folder(folder)
 
 
-def _rebuilt(
-    volume: Volume,
-    request: Request,
-    served_name: str,
-    fetched: Fetched,
-    files: tuple[FileDigest, ...],
-    converted: str | None,
-    info: AdapterInfo | None,
-    source: Any,
-    now: Clock,
-) -> Manifest:
-    """The manifest anew, with the id that can still be read from what is left of it. Raises ArtifactError."""
-    assert info is not None
+def _require_id(volume: Volume, served_name: str) -> int:
+    """The id that can still be read from what is left of a manifest. Raises ArtifactError."""
     number = _readable_id(volume, served_name)
     if number is None:
         raise _lost(
@@ -155,30 +141,7 @@ def _rebuilt(
             f"has lost its {names.MANIFEST_FILE}, and with it the id under which engines know it",
             "append the same source as a new version and retire this one",
         )
-    return Manifest(
-        id=number,
-        adapter=request.adapter,
-        version=request.version,
-        served_name=served_name,
-        digest=fetched.digest,
-        base_model=info.base_model,
-        model=request.model,
-        rank=info.rank,
-        target_modules=info.target_modules,
-        dtype=info.dtype,
-        min_engine=info.min_engine,
-        size_bytes=sum(file.size for file in files),
-        source=dict(source.describe()),
-        pin=fetched.pin,
-        entry=request.entry,
-        converted=converted,
-        verified_by=fetched.verified_by,
-        trust=request.trust.fingerprint if request.trust else None,
-        source_files=tuple(map(ManifestFile.of, fetched.files)),
-        files=tuple(map(ManifestFile.of, files)),
-        published_at=timestamp(now()),
-        published_by=f"lorafleet {__version__}",
-    )
+    return number
 
 
 def _readable_id(volume: Volume, served_name: str) -> int | None:
