@@ -15,7 +15,7 @@ import pytest
 import zstandard
 
 from lorafleet.api.reasons import Reason
-from lorafleet.artifacts import inflate
+from lorafleet.artifacts import inflate, tar_archive
 from lorafleet.artifacts.archive import unpack
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.artifacts.files import Limits, Wanted
@@ -246,6 +246,15 @@ def test_a_decompression_bomb_is_refused_in_little_memory(
     assert peak - len(data) < 16 * 1024**2
 
 
+@pytest.mark.parametrize("form", ["tar.gz", "tar.zst"])
+def test_what_is_not_wanted_counts_when_it_has_to_be_unpacked(
+    archive: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tar_archive, "_SLACK_BYTES", 0)
+    refused(archive, pack(FILES | {"optimizer.pt": bytes(9 * 1024**2)}, form), Reason.SIZE_LIMIT_EXCEEDED)
+    assert read(archive, pack(FILES | {"optimizer.pt": bytes(7 * 1024**2)}, form)) == FILES
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_limits_of_adapters_hold(archive: Path, form: str) -> None:
     large = {"adapter_model.safetensors": bytes(9 * 1024**2)}
@@ -335,12 +344,17 @@ def test_a_wrong_checksum_is_refused(archive: Path, form: str) -> None:
 
 
 def test_a_sparse_file_is_refused(archive: Path) -> None:
-    info = tarfile.TarInfo("README.md")
+    info = tarfile.TarInfo("other")
     info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "99999999999"}
-    refused(archive, info.tobuf(tarfile.PAX_FORMAT) + pack(FILES))
-    info = tarfile.TarInfo("README.md")
+    assert "sparse" in refused(archive, info.tobuf(tarfile.PAX_FORMAT) + pack(FILES))
+    info = tarfile.TarInfo("other")
     info.type = tarfile.GNUTYPE_SPARSE
-    refused(archive, info.tobuf(tarfile.GNU_FORMAT) + pack(FILES))
+    assert "of the kind" in refused(archive, info.tobuf(tarfile.GNU_FORMAT) + pack(FILES))
+
+
+def test_a_file_with_the_name_of_a_folder_is_refused(archive: Path) -> None:
+    info = tarfile.TarInfo("other/")
+    assert "name of a folder" in refused(archive, info.tobuf() + pack(FILES))
 
 
 def test_a_global_name_is_refused_and_a_global_comment_is_not(archive: Path) -> None:
@@ -388,14 +402,73 @@ def test_another_compression_of_a_zip_is_refused(archive: Path) -> None:
     assert "method 12" in refused(archive, out.getvalue())
 
 
-def test_members_of_a_zip_that_share_bytes_are_refused(archive: Path) -> None:
-    """The flat bomb: a directory of many entries for one member."""
-    one = pack(FILES, "zip")
-    start = struct.unpack("<L", one[-6:-2])[0]
-    entry = one[start : start + 46 + len("adapter_config.json")]
-    directory = one[start:-22] + entry.replace(b"adapter_config.json", b"adapter_config.jsoN")
-    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 4, 4, len(directory), start, 0)
-    refused(archive, one[:start] + directory + end)
+def _parts(data: bytes) -> tuple[bytes, list[bytes], int]:
+    """A zip's members, the entries of its directory, and where the directory begins."""
+    count, size, start = struct.unpack("<10xH2L2x", data[-22:])
+    entries, at = [], start
+    for _ in range(count):
+        end = at + 46 + sum(struct.unpack("<3H", data[at + 28 : at + 34]))
+        entries.append(data[at:end])
+        at = end
+    assert at == start + size
+    return data[:start], entries, start
+
+
+def _joined(members: bytes, entries: list[bytes], count: int | None = None, disk: int = 0) -> bytes:
+    directory = b"".join(entries)
+    count = len(entries) if count is None else count
+    return (
+        members
+        + directory
+        + struct.pack("<4s4H2LH", b"PK\5\6", disk, disk, count, count, len(directory), len(members), 0)
+    )
+
+
+def test_the_frame_of_the_zips_below_is_valid(archive: Path) -> None:
+    data = pack(FILES, "zip")
+    members, entries, _ = _parts(data)
+    assert _joined(members, entries) == data
+
+
+def test_a_member_inside_of_another_is_refused(archive: Path) -> None:
+    """The quoted bomb: a stored member that has the local header of another one in it."""
+    inner, (entry,), _ = _parts(pack({"inner": b"x" * 50}, "zip"))
+    out = io.BytesIO(pack(FILES, "zip"))
+    with zipfile.ZipFile(out, "a") as file:
+        file.writestr(zipfile.ZipInfo("outer"), inner, zipfile.ZIP_STORED)
+    members, entries, _ = _parts(out.getvalue())
+    inside = entry[:42] + struct.pack("<L", members.index(inner)) + entry[46:]
+    assert "'inner' not right behind" in refused(archive, _joined(members, [*entries, inside]))
+
+
+@pytest.mark.parametrize("number", range(len(FILES)))
+def test_a_member_that_the_directory_does_not_have_is_refused(archive: Path, number: int) -> None:
+    """Tools that read a zip as a stream would unpack it."""
+    members, entries, _ = _parts(pack(FILES, "zip"))
+    del entries[number]
+    assert "not right behind" in refused(archive, _joined(members, entries))
+
+
+def test_a_directory_of_other_entries_than_it_counts_is_refused(archive: Path) -> None:
+    members, entries, _ = _parts(pack(FILES, "zip"))
+    assert "more entries than it says" in refused(archive, _joined(members, entries, len(entries) - 1))
+    refused(archive, _joined(members, entries, len(entries) + 1))
+    assert "one part of several" in refused(archive, _joined(members, entries, disk=1))
+
+
+def test_a_directory_that_is_mostly_comments_is_refused(archive: Path) -> None:
+    out = io.BytesIO(pack(FILES, "zip"))
+    with zipfile.ZipFile(out, "a") as file:
+        for number in range(2):
+            info = zipfile.ZipInfo(f"x/{number}")
+            info.comment = b"c" * 60_000
+            file.writestr(info, b"")
+    assert "directory of" in refused(archive, out.getvalue(), Reason.SIZE_LIMIT_EXCEEDED)
+
+
+def test_a_folder_with_content_is_refused(archive: Path) -> None:
+    data = pack(FILES | {"x_": b"content"}, "zip").replace(b"x_", b"x/")
+    assert "content of its own" in refused(archive, data)
 
 
 def test_a_zip64_is_read(archive: Path) -> None:

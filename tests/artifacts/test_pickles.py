@@ -282,6 +282,11 @@ def test_a_bomb_is_refused_in_little_memory(file: Path, code: bytes) -> None:
     assert peak < 4 * 1024**2
 
 
+def test_the_number_of_instructions_is_bounded(file: Path) -> None:
+    file.write_bytes(torch_zip(_BOMBS["many instructions"]))
+    assert "more than 2000000 instructions" in refused(file)
+
+
 def test_a_high_number_in_the_memo_takes_no_memory(file: Path) -> None:
     """A list of that length, as pickle makes it, would have 16 GiB."""
     file.write_bytes(torch_zip(program(tensor() + b"r\xff\xff\xff\x7f")))
