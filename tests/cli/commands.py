@@ -23,7 +23,7 @@ def lorafleet(*arguments: str | Path, cwd: Path | None = None, **environment: st
     done = subprocess.run(
         [sys.executable, "-m", "lorafleet", *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1", **environment},
+        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"} | environment,
         capture_output=True,
         text=True,
         check=False,

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from model_signing import hashing, signing
 
 from lorafleet.api.adapter import AdapterVersion
 from lorafleet.api.reasons import Reason
@@ -24,6 +27,7 @@ from lorafleet.cli.question import question
 from lorafleet.cli.report import Check, Inspection, Result
 from tests.adapters import BASE, adapter, pair
 from tests.artifacts.archives import pack
+from tests.artifacts.signers import Key, new_key, private_pem, public, written
 from tests.cli.commands import lorafleet
 from tests.servers.hub import hub
 from tests.servers.oras import Oras
@@ -33,6 +37,7 @@ from tests.servers.web import web
 
 FLEET: dict[str, Any] = {"base_models": (BASE,), "max_lora_rank": 64, "engine_version": "0.32.0"}
 TOKEN = "s3cr3t-t0ken"
+PICKLE = Path(__file__).parents[1] / "artifacts" / "data" / "fp16.bin"
 
 
 @pytest.fixture(autouse=True)
@@ -154,6 +159,141 @@ def test_the_entry_of_an_accepted_adapter_is_a_valid_one(tmp_path: Path) -> None
 
 def test_a_refused_adapter_has_no_entry_to_paste(tmp_path: Path) -> None:
     assert inspected(adapter(tmp_path / "1.0", use_dora=True)).entry is None
+
+
+# What it needs from the base model.
+
+LAYER = "base_model.model.model.layers.0.self_attn"
+BASE_CONFIG = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "hidden_size": 16,
+    "intermediate_size": 64,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "num_key_value_heads": 2,
+    "vocab_size": 100,
+}
+
+
+@pytest.fixture
+def base_config(tmp_path: Path) -> Path:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(BASE_CONFIG))
+    return file
+
+
+def test_shapes_are_compared_with_the_base_models_configuration(tmp_path: Path, base_config: Path) -> None:
+    fits = inspected(adapter(tmp_path / "1.0"), base_config=base_config)
+    assert check(fits, "shapes").result is Result.PASSED
+    wide = inspected(adapter(tmp_path / "2.0", width=32), base_config=base_config)
+    assert check(wide, "shapes").reason == Reason.SHAPE_MISMATCH
+    unasked = inspected(adapter(tmp_path / "2.0", width=32))
+    assert check(unasked, "shapes").message == "no --base-config was given"
+    assert unasked.accepted
+
+
+def test_a_base_model_of_an_unknown_kind_leaves_shapes_unchecked_and_says_why(
+    tmp_path: Path, base_config: Path
+) -> None:
+    base_config.write_text(json.dumps(BASE_CONFIG | {"architectures": ["NewForCausalLM"]}))
+    found = inspected(adapter(tmp_path / "1.0"), base_config=base_config)
+    assert check(found, "shapes").result is Result.NOT_CHECKED
+    assert "NewForCausalLM" in (check(found, "shapes").message or "")
+    assert found.accepted
+    assert found.notices == ()
+
+
+def test_memory_is_that_of_the_adapter_and_of_the_engines_slots(tmp_path: Path, base_config: Path) -> None:
+    found = inspected(adapter(tmp_path / "1.0"), base_config=base_config, max_lora_rank=16, max_loras=4)
+    assert found.memory is not None
+    # q_proj and v_proj, each 8 x 16 and 16 x 8 numbers of two bytes.
+    assert found.memory.slot_bytes == 2 * 2 * (8 * 16 + 16 * 8)
+    # At rank 16 also k_proj, o_proj, gate, up and down.
+    assert found.memory.fleet_slot_bytes == 2 * 16 * (4 * (16 + 16) + 3 * (16 + 64))
+    assert found.memory.preallocated_bytes == 4 * found.memory.fleet_slot_bytes
+    spread = inspected(adapter(tmp_path / "1.0"), base_config=base_config, max_lora_rank=16, tensor_parallel=2)
+    assert spread.memory is not None
+    assert spread.memory.slot_bytes == 2 * 2 * (8 * 16 + 8 * 8)
+
+
+def test_numbers_that_are_none_are_refused_and_an_untrained_adapter_is_noticed(tmp_path: Path) -> None:
+    broken = pair(f"{LAYER}.q_proj")
+    broken[f"{LAYER}.q_proj.lora_A.weight"][0, 0] = np.nan
+    found = inspected(adapter(tmp_path / "1.0", weights=broken))
+    assert check(found, "numbers").reason == Reason.WEIGHTS_NOT_FINITE
+    untrained = pair(f"{LAYER}.q_proj")
+    untrained[f"{LAYER}.q_proj.lora_B.weight"][:] = 0
+    found = inspected(adapter(tmp_path / "2.0", weights=untrained))
+    assert found.accepted
+    assert [notice.reason for notice in found.notices] == [Reason.HAS_NO_EFFECT]
+    assert "HasNoEffect" in lorafleet("inspect", tmp_path / "2.0").out
+
+
+# What the fleet's policy asks for.
+
+
+def with_pickle(folder: Path) -> Path:
+    """An adapter whose weights are only a pickle of torch."""
+    adapter(folder, target_modules=["q_proj"], r=4)
+    (folder / "adapter_model.safetensors").unlink()
+    shutil.copy(PICKLE, folder / "adapter_model.bin")
+    return folder
+
+
+def test_a_pickle_is_refused_or_converted_and_keeps_its_own_digest(tmp_path: Path) -> None:
+    folder = with_pickle(tmp_path / "1.0")
+    assert check(inspected(folder), "source").reason == Reason.PICKLE_REFUSED
+    found = inspected(folder, allow_pickle=True)
+    assert check(found, "pickle").result is Result.PASSED
+    assert [notice.reason for notice in found.notices] == [Reason.PICKLE_CONVERTED]
+    assert found.digest == digest_of(folder)
+    assert check(found, "weights").result is Result.PASSED
+
+
+def test_a_pickle_that_is_more_than_tensors_is_refused(tmp_path: Path) -> None:
+    folder = with_pickle(tmp_path / "1.0")
+    (folder / "adapter_model.bin").write_bytes(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.")
+    found = inspected(folder, allow_pickle=True)
+    assert check(found, "pickle").reason == Reason.PICKLE_REFUSED
+    assert check(found, "files").message == "pickle has to pass first"
+
+
+def signed(folder: Path, key: Key) -> None:
+    private = written(folder.parent, "private.pem", private_pem(key))
+    left_out = hashing.Config().set_ignored_paths(paths=[folder / "model.sig"], ignore_git_paths=True)
+    config = signing.Config().set_hashing_config(left_out).use_elliptic_key_signer(private_key=private)
+    config.sign(folder, folder / "model.sig")
+
+
+def test_a_signature_counts_by_the_key_that_is_given(tmp_path: Path) -> None:
+    folder, key, other = adapter(tmp_path / "1.0"), new_key(), new_key()
+    expected = digest_of(folder)
+    signed(folder, key)
+    trusted = written(tmp_path, "public.pem", public(key))
+    found = inspected(folder, public_key=trusted)
+    assert found.accepted
+    assert found.signed_by
+    # A signature is over the files and is none of them.
+    assert found.digest == expected
+    stranger = inspected(folder, public_key=written(tmp_path, "other.pem", public(other)))
+    assert check(stranger, "signature").reason == Reason.SIGNATURE_INVALID
+    assert check(stranger, "numbers").result is Result.PASSED
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_adapter_without_the_signature_that_is_asked_for_is_checked_all_the_same(
+    packed: bool, tmp_path: Path
+) -> None:
+    folder = adapter(tmp_path / "1.0")
+    trusted = written(tmp_path, "public.pem", public(new_key()))
+    path = folder
+    if packed:
+        path = tmp_path / "1.0.tar"
+        path.write_bytes(pack({one.name: one.read_bytes() for one in folder.iterdir()}))
+    found = inspected(path, public_key=trusted)
+    assert results(found, Result.REFUSED) == ["signature"]
+    assert check(found, "signature").reason == Reason.SIGNATURE_MISSING
+    assert found.digest == digest_of(folder)
 
 
 # Where it is.
@@ -362,6 +502,17 @@ def test_what_a_file_says_does_not_steer_the_terminal(tmp_path: Path) -> None:
     assert "[bold]x" in answer.out
 
 
+def test_nothing_is_cut_off_where_the_terminal_is_narrow(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "1.0")
+    found = inspected(folder)
+    for columns in ("30", "80"):
+        page = lorafleet("inspect", folder, COLUMNS=columns).out
+        assert found.digest in page.split()
+        for file in found.files:
+            assert "base model " in page
+            assert f"{file.path} {file.size} {file.sha256}" in " ".join(page.split())
+
+
 def test_a_full_temporary_folder_is_named_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = adapter(tmp_path / "1.0")
     monkeypatch.setattr("lorafleet.store.fs.PosixFileSystem.free_bytes", lambda self, path: 100)
@@ -369,13 +520,14 @@ def test_a_full_temporary_folder_is_named_with_the_way_out(tmp_path: Path, monke
         inspected(folder)
 
 
-def test_a_command_that_is_ended_leaves_nothing(tmp_path: Path, temporary: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_ended_leaves_nothing(number: int, tmp_path: Path, temporary: Path) -> None:
     folder = adapter(tmp_path / "large")
     os.truncate(folder / "adapter_model.safetensors", 8 * 1000**3)
     process = subprocess.Popen([sys.executable, "-m", "lorafleet", "inspect", str(folder)], stdout=subprocess.DEVNULL)
     _until(lambda: any(path.stat().st_size > 10_000_000 for path in temporary.rglob("*") if path.is_file()))
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 128 + signal.SIGTERM
+    process.send_signal(number)
+    assert process.wait(10) == 128 + number
 
 
 def _until(reached: Callable[[], bool]) -> None:

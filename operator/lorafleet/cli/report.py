@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorafleet.api.model import ApiModel
-from lorafleet.cli.terminal import listed, printable, size, table
+from lorafleet.cli.terminal import listed, printable, put, size, table
 
 
 class Result(StrEnum):
@@ -94,14 +94,14 @@ _MARKS = {
 
 def show(found: Inspection, console: Console) -> None:
     """Print the page."""
-    console.print(_checks(found.checks))
+    put(console, _checks(found.checks))
     for notice in found.notices:
         console.print(Text.assemble(("notice ", "yellow"), (notice.reason, "bold"), f" {printable(notice.message)}"))
     if found.digest is not None:
         console.print()
-        console.print(_facts(found))
+        put(console, _facts(found))
         console.print()
-        console.print(_files(found.files))
+        put(console, _files(found.files))
     if found.entry is not None:
         console.print()
         console.print("An entry for spec.versions of a LoRAAdapter:")
@@ -127,7 +127,7 @@ def _checks(checks: Sequence[Check]) -> Table:
 def _facts(found: Inspection) -> Table:
     made = Table(box=None, pad_edge=False, show_header=False, show_edge=False)
     made.add_column(style="bold", no_wrap=True)
-    made.add_column(overflow="fold")
+    made.add_column(no_wrap=True)
     for name, value in _pairs(found):
         if value:
             made.add_row(name, Text(printable(value)))

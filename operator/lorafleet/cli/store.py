@@ -16,7 +16,7 @@ from rich.text import Text
 from lorafleet.api.model import ApiModel
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.cli.address import Unusable
-from lorafleet.cli.terminal import bar, console, document, printable, size, table
+from lorafleet.cli.terminal import bar, console, document, printable, put, size, table
 from lorafleet.store import garbage
 from lorafleet.store.blobs import Blobs, Sharing, probe
 from lorafleet.store.collect import STAGING_SECONDS
@@ -115,7 +115,7 @@ def ls(root: Path, form: str) -> int:
             (version.published_at or "")[:19].replace("T", " "),
             Text(printable(_place(version.source or {}))),
         )
-    page.print(made)
+    put(page, made)
     for version in contents.versions:
         if version.problem is not None:
             page.print(Text(f"{printable(version.served_name)} is no version: {printable(version.problem)}", "red"))
@@ -124,7 +124,7 @@ def ls(root: Path, form: str) -> int:
     for area in contents.areas:
         areas.add_row(f"{area.name}/", str(area.entries), size(area.size_bytes))
     areas.add_row("all", "", size(contents.used_bytes))
-    page.print(areas)
+    put(page, areas)
     return 0
 
 
@@ -150,7 +150,7 @@ def check(root: Path, served_names: Sequence[str], deep: bool, form: str) -> int
     for one in found:
         word = Text("whole", "green") if one.problem is None else Text("damaged", "bold red")
         made.add_row(printable(one.served_name), word, Text(printable(one.problem or "")))
-    page.print(made)
+    put(page, made)
     page.print()
     how = "every byte read" if deep else "names, sizes, modes and small files"
     page.print(f"{len(found)} verified ({how}), {damaged} damaged")
@@ -185,7 +185,7 @@ def gc(root: Path, dry_run: bool, form: str) -> int:
         for name in getattr(answer, area):
             made.add_row(f"{area}/", printable(name))
     if made.row_count:
-        page.print(made)
+        put(page, made)
         page.print()
         for area, why in whys.items():
             if getattr(answer, area):

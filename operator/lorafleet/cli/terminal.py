@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 import yaml
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
@@ -32,6 +33,18 @@ def table(*columns: str, right: Iterable[str] = (), fold: Iterable[str] = ()) ->
             no_wrap=column not in fold,
         )
     return made
+
+
+def put(page: Console, found: Table) -> None:
+    """Print a table; on a page that is too narrow lines run over its edge, and nothing is cut off."""
+    before, endless = page.width, page.options.update(width=10_000)
+    for column in found.columns:
+        if column.no_wrap:
+            cells = [column.header, *column.cells] if found.show_header else [*column.cells]
+            column.min_width = max((Measurement.get(page, endless, cell).maximum for cell in cells), default=0)
+    page.width = max(before, Measurement.get(page, endless, found).minimum)
+    page.print(found)
+    page.width = before
 
 
 def printable(text: str) -> str:
