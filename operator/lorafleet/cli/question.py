@@ -1,5 +1,6 @@
 """What ``lorafleet inspect`` is asked, made of the options on its command line. Nothing of the adapter is read here."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from lorafleet.api.model import quantity
 from lorafleet.api.sources import Source as SourceSpec
 from lorafleet.artifacts.check import Expectations
 from lorafleet.artifacts.files import Limits, Wanted, is_adapter_file
-from lorafleet.artifacts.strict_json import parse_object
 from lorafleet.cli.address import Options, Unusable, parse
 from lorafleet.cli.local import open_local
 from lorafleet.sources import Place, Source, open_source
@@ -187,10 +187,16 @@ def _base_config(path: Path | None) -> dict[str, Any] | None:
     try:
         with path.open("rb") as file:
             data = file.read(_CONFIG_BYTES)
-        return parse_object(data)
+        # As leniently as the sync Job reads it.
+        found = json.loads(data)
     except OSError as error:
-        raise Unusable(
-            f"--base-config {path} cannot be read: {error.strerror}; name the base model's config.json"
-        ) from None
-    except ValueError as error:
-        raise Unusable(f"--base-config {path} is no valid JSON: {error}; name the base model's config.json") from None
+        raise _no_config(path, f"cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError):
+        raise _no_config(path, "is no valid JSON") from None
+    if not isinstance(found, dict):
+        raise _no_config(path, "is no JSON object")
+    return found
+
+
+def _no_config(path: Path, found: str) -> Unusable:
+    return Unusable(f"--base-config {path} {found}; expected the base model's config.json: name that file")

@@ -25,6 +25,7 @@ from lorafleet.store.layout import Layout
 from lorafleet.store.manifest import Manifest
 from lorafleet.store.published import Hashes, Listed, list_published, verify
 from lorafleet.store.room import used_below
+from lorafleet.store.scrub import forget_pages
 from lorafleet.store.staging import volume_time
 
 
@@ -138,7 +139,7 @@ def check(root: Path, served_names: Sequence[str], deep: bool, form: str) -> int
         hashes: Hashes = {}
         for listed in wanted:
             progress(done, total)
-            found.append(_verified(layout, listed, deep, hashes))
+            found += _verified(layout, listed, deep, hashes)
             done += _size(listed)
     damaged = sum(one.problem is not None for one in found)
     if form != "text":
@@ -282,14 +283,19 @@ def _wanted(layout: Layout, served_names: Sequence[str]) -> tuple[Listed, ...]:
     return tuple(listed[name] for name in dict.fromkeys(served_names)) if served_names else tuple(listed.values())
 
 
-def _verified(layout: Layout, listed: Listed, deep: bool, hashes: Hashes) -> Verified:
+def _verified(layout: Layout, listed: Listed, deep: bool, hashes: Hashes) -> tuple[Verified, ...]:
+    """What became of a version; nothing when it was removed meanwhile."""
+    name = listed.served_name
     if listed.manifest is None:
-        return Verified(served_name=listed.served_name, problem=listed.problem)
+        return (Verified(served_name=name, problem=listed.problem),)
+    if deep:
+        forget_pages(layout, name)
     try:
-        verify(layout, listed.served_name, deep=deep, hashes=hashes)
+        verify(layout, name, deep=deep, hashes=hashes)
     except ArtifactError as error:
-        return Verified(served_name=listed.served_name, problem=error.message)
-    return Verified(served_name=listed.served_name)
+        gone = not (layout.serving / name).is_dir()
+        return () if gone else (Verified(served_name=name, problem=error.message),)
+    return (Verified(served_name=name),)
 
 
 def _sharing(layout: Layout, dry_run: bool) -> Sharing:

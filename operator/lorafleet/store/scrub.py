@@ -31,7 +31,7 @@ def scrub(layout: Layout, check: Callable[[], None] = lambda: None) -> Scrubbed:
             continue
         check()
         folder = layout.serving / listed.served_name
-        _forget_pages(layout, listed.served_name)
+        forget_pages(layout, listed.served_name)
         try:
             verify(layout, listed.served_name, deep=True, hashes=hashes)
         except ArtifactError as error:
@@ -43,7 +43,7 @@ def scrub(layout: Layout, check: Callable[[], None] = lambda: None) -> Scrubbed:
     return Scrubbed(count, tuple(damaged))
 
 
-def _forget_pages(layout: Layout, served_name: str) -> None:
+def forget_pages(layout: Layout, served_name: str) -> None:
     """Let the files be read from the volume, not from this node's memory; what engines have mapped stays."""
     try:
         for path in (layout.serving / served_name).iterdir():
