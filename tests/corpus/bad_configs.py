@@ -126,11 +126,11 @@ BAD_CONFIGS = (
         "configuration with half a character", _bytes(lambda text: text.replace('"CAUSAL_LM"', r'"\ud800"').encode())
     ),
     _invalid(
-        "configuration nested 100 deep", _bytes(lambda text: text.replace("null", "[" * 100 + "]" * 100, 1).encode())
+        "configuration nested 100 deep", _bytes(lambda text: text.replace("0.0", "[" * 100 + "]" * 100, 1).encode())
     ),
     _invalid(
         "configuration nested 100,000 deep",
-        _bytes(lambda text: text.replace("null", "[" * 100_000 + "]" * 100_000, 1).encode()),
+        _bytes(lambda text: text.replace("0.0", "[" * 100_000 + "]" * 100_000, 1).encode()),
     ),
     Case("configuration of 2 MiB", _with(task_type="x" * 2**21), Reason.SIZE_LIMIT_EXCEEDED),
 )

@@ -120,6 +120,12 @@ def _add(name: str, *shape: int, dtype: str = "F32") -> Make:
     return _tensors(lambda draft: draft.tensors.update({f"{PREFIX}{name}": number_bits(np.ones(shape), dtype)}))
 
 
+def _half_of_b(draft: Draft) -> None:
+    name = f"{draft.base.module(Q)}.lora_B.weight"
+    dtype, array = draft.tensors[name]
+    draft.tensors[name] = (dtype, array[:, ::2].copy())
+
+
 def _pair(module: str, wide_in: int, wide_out: int) -> Make:
     """The matrices of one more module of the first layer."""
     return _tensors(lambda draft: draft.pair(draft.base.module(module), sizes=(wide_in, wide_out)))
@@ -217,11 +223,7 @@ TENSORS = (
     _invalid("rank of the tensors above r", _tensors(lambda draft: draft.config.update(r=4))),
     _invalid(
         "ranks of A and B differ",
-        _tensors(
-            lambda draft: draft.tensors.update(
-                {f"{draft.base.module(Q)}.lora_B.weight": number_bits(np.ones((64, 4)), "F32")}
-            )
-        ),
+        _tensors(_half_of_b),
     ),
     _invalid(
         "rank that rank_pattern does not say", _tensors(lambda draft: draft.config.update(rank_pattern={"v_proj": 4}))
@@ -262,7 +264,10 @@ SHAPES = (
     _misfit("LoRA on a norm", _pair("input_layernorm", 64, 64)),
     _misfit("embeddings of a larger vocabulary", _embedding(8)),
     _misfit("embeddings of a smaller vocabulary", _embedding(-8)),
-    _misfit("lm_head of a smaller vocabulary", _tensors(lambda draft: draft.pair(f"{PREFIX}lm_head", sizes=(64, 500)))),
+    _misfit(
+        "lm_head of a smaller vocabulary",
+        _tensors(lambda draft: draft.pair(f"{PREFIX}lm_head", sizes=(draft.base.hidden, draft.base.vocabulary - 12))),
+    ),
     _misfit("the base model's embeddings with more tokens", _tensors(_base_embedding)),
 )
 

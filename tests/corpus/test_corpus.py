@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lorafleet.api.reasons import Reason
-from lorafleet.artifacts.check import Expectations
+from lorafleet.artifacts.check import Expectations, check
 from lorafleet.artifacts.errors import RETRIED, ArtifactError
 from lorafleet.artifacts.files import Limits
 from lorafleet.sources.volume import VolumeSource
@@ -15,7 +15,8 @@ from lorafleet.store.fs import POSIX
 from lorafleet.store.layout import Layout, prepare
 from lorafleet.store.publish import publish
 from lorafleet.store.volume import Volume
-from tests.corpus.base import Base, Case
+from tests.corpus.bad_folders import BAD_FOLDERS
+from tests.corpus.base import WEIGHTS, Base, Case
 from tests.corpus.cases import BAD, CASES, GOOD
 
 BASE = Base()
@@ -54,6 +55,23 @@ def test_each_adapter_gets_its_answer_and_leaves_nothing_else(case: Case, tmp_pa
     assert outcome.info.slot_bytes
     folder = layout.serving / outcome.manifest.served_name
     assert [path for path in left() if not Path(path).is_relative_to(folder)] == [str(folder.parent)]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case not in BAD_FOLDERS], ids=str)
+def test_the_corpus_fits_any_llama(case: Case, tmp_path: Path) -> None:
+    base = Base("acme/other", 96, 4, 2, 32, 160, 3, 600)
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    case.make(folder, base)
+    if "link" in case.name:
+        (folder / WEIGHTS).unlink()
+        (folder / WEIGHTS).hardlink_to(folder.with_name("adapter-blob"))
+    if case.reason is None:
+        assert check(folder, fleet(case, base)).rank
+        return
+    with pytest.raises(ArtifactError) as caught:
+        check(folder, fleet(case, base))
+    assert caught.value.reason is case.reason
 
 
 def test_the_corpus_is_as_large_as_it_has_to_be() -> None:
