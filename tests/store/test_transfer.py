@@ -13,7 +13,7 @@ from lorafleet.api.reasons import Reason
 from lorafleet.artifacts.digest import digest, hash_file
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.artifacts.files import Limits, Wanted
-from lorafleet.store import attempts
+from lorafleet.store import attempts, transfer
 from lorafleet.store.reading import Pace
 from lorafleet.store.transfer import Marks
 from tests.store.remote import CHUNK, Cuts, Remote, tarball, unreachable
@@ -32,6 +32,8 @@ def remote(volume: Volume) -> Remote:
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     # What nobody writes to is abandoned at once, instead of after seconds.
     monkeypatch.setattr(attempts, "ABANDONED_SECONDS", -1.0)
+    # The files of these tests are fetched as large ones are.
+    monkeypatch.setattr(transfer, "LARGE_BYTES", 0)
 
 
 def _digest(volume: Volume) -> str:
@@ -197,6 +199,14 @@ def test_an_attempt_that_waits_shows_that_it_is_alive(
     volume.publish(source=remote)
     assert seen.is_set()
     assert not volume.leftovers()
+
+
+def test_small_files_cost_no_threads(volume: Volume, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "LARGE_BYTES", 1024 * 1024)
+    readers: set[threading.Thread] = set()
+    remote.meddle = lambda name, at: readers.add(threading.current_thread())
+    assert volume.publish(source=remote).digest == _digest(volume)
+    assert readers == {threading.current_thread()}
 
 
 def test_a_refusal_for_good_leaves_nothing_to_go_on_with(volume: Volume, remote: Remote) -> None:

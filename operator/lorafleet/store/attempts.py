@@ -8,11 +8,11 @@ to a new file. A mark is an empty file beside the part whose name says how many 
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 from lorafleet.api.reasons import Reason
 from lorafleet.artifacts.errors import ArtifactError
@@ -87,7 +87,7 @@ def attempt(layout: Layout, adapter: str, version: str, fs: FileSystem, *, resum
     try:
         for folder in (one.folder, one.parts, one.tree):
             fs.make_folder(folder)
-        with _SignOfLife(one):
+        with _SIGNS.of(one):
             if resume:
                 _take_over(layout, f"{adapter}.{version}.", one)
             yield one
@@ -159,24 +159,52 @@ def _has(head: Head) -> bool:
         return False
 
 
-class _SignOfLife:
-    """Changes something in the folder now and then, while a source is silent or long checks write nothing."""
+class _Signs:
+    """Changes something in the folders of all attempts now and then, while sources are silent or checks write nothing.
 
-    def __init__(self, one: Attempt) -> None:
-        self._one = one
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lorafleet-alive", daemon=True)
+    One thread for the process, because small adapters are published faster than threads start and end.
+    """
 
-    def __enter__(self) -> None:
-        self._thread.start()
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._living: dict[int, Attempt] = {}
+        self._runs = False
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._ended.set()
-        self._thread.join(_ALIVE_SECONDS)
+    @contextmanager
+    def of(self, one: Attempt) -> Iterator[None]:
+        """Signs of life of an attempt while the block runs, and none after it unless the volume hangs."""
+        with self._lock:
+            self._living[id(one)] = one
+            if not self._runs:
+                threading.Thread(target=self._run, name="lorafleet-alive", daemon=True).start()
+                self._runs = True
+        try:
+            yield
+        finally:
+            held = self._lock.acquire(timeout=_ALIVE_SECONDS)
+            del self._living[id(one)]
+            if held:
+                self._lock.release()
 
     def _run(self) -> None:
-        sign = self._one.folder / "alive"
-        while not self._ended.wait(_ALIVE_SECONDS):
-            with suppress(OSError):
-                self._one.fs.make_folder(sign)
-                self._one.fs.remove_folder(sign)
+        try:
+            time.sleep(_ALIVE_SECONDS)
+            while self._sign():
+                time.sleep(_ALIVE_SECONDS)
+        except BaseException:
+            self._runs = False
+            raise
+
+    def _sign(self) -> bool:
+        """False when nobody is left, and so this thread is to end."""
+        with self._lock:
+            for one in self._living.values():
+                sign = one.folder / "alive"
+                with suppress(OSError):
+                    one.fs.make_folder(sign)
+                    one.fs.remove_folder(sign)
+            self._runs = bool(self._living)
+            return self._runs
+
+
+_SIGNS = _Signs()

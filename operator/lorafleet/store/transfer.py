@@ -136,8 +136,9 @@ class Transfer:
 
     def run(self, files: tuple[SourceFile, ...]) -> tuple[Received, ...]:
         """Fetch files. Raises ArtifactError, OSError, and what the progress raises; no thread goes on after it."""
-        if len(files) == 1:
-            return (self._fetch(files[0]),)
+        if len(files) == 1 or all(_is_small(file) for file in files):
+            # Threads would cost more than they gain: other items are fetched meanwhile.
+            return tuple(self._fetch(file) for file in files)
         with ThreadPoolExecutor(min(len(files), SIDE_BY_SIDE) or 1, "lorafleet-write") as pool:
             futures = [pool.submit(self._guarded, file) for file in files]
         errors = [error for error in (future.exception() for future in futures) if error is not None]
@@ -157,8 +158,7 @@ class Transfer:
     def _fetch(self, file: SourceFile) -> Received:
         part = self._part(file)
         head = self._into.heads.get(part)
-        large = file.size is None or file.size > LARGE_BYTES
-        with self._lane() if large else nullcontext():
+        with nullcontext() if _is_small(file) else self._lane():
             try:
                 return self._write(file, part, head)
             except _BadHead:
@@ -191,8 +191,7 @@ class Transfer:
         if head is not None and (file.size is None or head.size <= file.size):
             yield from _head(head, counted)
         start = counted.done
-        if file.size is not None and file.size <= LARGE_BYTES and not self._resume:
-            # Small and near: a thread would cost more than it gains.
+        if _is_small(file):
             yield from read(self._source, file, start, self._pace, self._failed)
             return
         yield from ahead(lambda ended: read(self._source, file, start, self._pace, ended), self._check)
@@ -236,6 +235,10 @@ class Transfer:
     def _part(self, file: SourceFile) -> str:
         text = json.dumps([*self._about, file.path, file.identity, file.size])
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_small(file: SourceFile) -> bool:
+    return file.size is not None and file.size <= LARGE_BYTES
 
 
 def _head(head: Head, counted: "_Counted") -> Iterator[bytes]:
