@@ -334,7 +334,11 @@ def test_links_of_a_folder_stay_below_it_or_below_the_root_that_is_named(tmp_pat
     snapshot.mkdir(parents=True)
     for path in blobs.iterdir():
         (snapshot / path.name).symlink_to(path)
-    assert check(inspected(snapshot), "source").reason == Reason.UNSAFE_PATH
+    refused = check(inspected(snapshot), "source")
+    assert refused.reason == Reason.UNSAFE_PATH
+    assert f"the claim's root is {snapshot}, unless --root" in (refused.message or "")
+    with pytest.raises(Unusable, match="is not below --root"):
+        inspected(snapshot, root=tmp_path / "elsewhere")
     found = inspected(snapshot, root=tmp_path / "cache")
     assert found.accepted
     assert found.digest == digest_of(blobs)
@@ -344,6 +348,11 @@ def test_what_is_not_there_is_refused_by_its_name(tmp_path: Path) -> None:
     found = inspected(tmp_path / "nothing")
     assert check(found, "source").reason == Reason.SOURCE_NOT_FOUND
     assert str(tmp_path / "nothing") in (check(found, "source").message or "")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    said = check(inspected(empty), "source")
+    assert said.reason == Reason.CONFIG_MISSING
+    assert (said.message or "").startswith(f"{empty} has no adapter_config.json")
     assert (found.digest, found.files, found.entry) == (None, (), None)
 
 

@@ -217,7 +217,7 @@ class _Inspector:
     def _archive_sha256(self) -> str | None:
         """The sha256 of an archive of this machine, which whoever serves it has to write into the entry."""
         source = self._question.source
-        if not isinstance(source, Path) or source.is_dir():
+        if not isinstance(source, Path) or not source.is_file():
             return None
         return hash_file(source.parent, source.name).sha256
 

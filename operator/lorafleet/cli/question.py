@@ -2,6 +2,7 @@
 
 import json
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from lorafleet.api.sources import Source as SourceSpec
 from lorafleet.artifacts.check import Expectations
 from lorafleet.artifacts.files import Limits, Wanted, is_adapter_file
 from lorafleet.cli.address import Options, Unusable, parse
-from lorafleet.cli.local import open_local
+from lorafleet.cli.local import mode_of, open_local
 from lorafleet.sources import Place, Source, open_source
 from lorafleet.store.proof import Trust
 
@@ -130,9 +131,10 @@ def _source(address: str, options: Options) -> SourceSpec | Path:
         return source
     path = Path(address)
     options.only("a path", "subfolder")
-    if path.is_dir() and options.subfolder:
+    mode = mode_of(path)
+    if stat.S_ISDIR(mode) and options.subfolder:
         raise Unusable("--subfolder is given for a folder; name the adapter's folder itself")
-    if path.is_file() and is_adapter_file(path.name):
+    if stat.S_ISREG(mode) and is_adapter_file(path.name):
         raise Unusable(f"{path} is one file of an adapter; expected its folder: inspect {path.parent}")
     return path
 
@@ -141,7 +143,7 @@ def _secret_name(folder: Path | None) -> str | None:
     """The Secret's name for messages and the entry: that of the folder, where it can be one."""
     if folder is None:
         return None
-    if not folder.is_dir():
+    if not stat.S_ISDIR(mode_of(folder)):
         raise Unusable(f"--secret {folder} is no folder; expected one with a file for each key of the source's Secret")
     name = folder.resolve().name
     return name if _OBJECT_NAME.fullmatch(name) else "credentials"
@@ -169,7 +171,7 @@ def _trust(
     if not files:
         return None
     (option, file) = next(iter(files.items()))
-    if not file.is_file():
+    if not stat.S_ISREG(mode_of(file)):
         raise Unusable(f"{option} {file} is no file; expected the key, the authorities or the trust root")
     here = ConfigMapKeyRef(name="local", key=re.sub(r"[^-._a-zA-Z0-9]", "_", file.name)[:253])
     if public_key is not None:

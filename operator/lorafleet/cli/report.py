@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorafleet.api.model import ApiModel
+from lorafleet.cli.local import LOCAL
 from lorafleet.cli.terminal import listed, printable, put, size, table
 
 
@@ -104,7 +105,7 @@ def show(found: Inspection, console: Console) -> None:
         put(console, _files(found.files))
     if found.entry is not None:
         console.print()
-        console.print("An entry for spec.versions of a LoRAAdapter:")
+        console.print(f"An entry for spec.versions of a LoRAAdapter{_once(found)}:", soft_wrap=True)
         console.print(Text(listed([found.entry])), soft_wrap=True)
     console.print()
     refused = sum(check.result is Result.REFUSED for check in found.checks)
@@ -114,6 +115,14 @@ def show(found: Inspection, console: Console) -> None:
         console.print(Text.assemble(("accepted", "bold green"), left))
     else:
         console.print(Text.assemble(("refused", "bold red"), f" by {_count(refused, 'check')}{left}"))
+
+
+def _once(found: Inspection) -> str:
+    """What has to be done first for bytes that are on this machine alone."""
+    if found.source.get("scheme") != LOCAL or found.entry is None:
+        return ""
+    archive = "http" in found.entry["source"]
+    return ", once the archive is at an address of yours" if archive else ", once the folder is on the fleet's claim"
 
 
 def _checks(checks: Sequence[Check]) -> Table:
