@@ -231,11 +231,13 @@ def encode(report: SyncReport) -> bytes:
     for names in _NAMES:
         for modules in _MODULE_BYTES:
             for length in _MESSAGE_BYTES:
-                data = _dump(report, length, modules, names)
-                if len(data) > MAX_REPORT_BYTES:
-                    data = _pack(_dump(_without_names(report), length, modules, names))
-                if len(data) <= MAX_REPORT_BYTES:
-                    return data
+                whole = _dump(report, length, modules, names)
+                if len(whole) <= MAX_REPORT_BYTES:
+                    return whole
+                for one in (report, _without_names(report)):
+                    packed = _pack(_dump(one, length, modules, names))
+                    if len(packed) <= MAX_REPORT_BYTES:
+                        return packed
     return encode(report.model_copy(update={"results": report.results[: len(report.results) * 7 // 8]}))
 
 
