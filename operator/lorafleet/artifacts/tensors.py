@@ -1,6 +1,6 @@
 """The numbers of ``adapter_model.safetensors``: is each one finite, and does the adapter change anything?
 
-Reads the file once from its start to its end, a few MiB at a time, so that memory does not grow with the file. One NaN
+Reads the file once from its start to its end, half a MiB at a time, so that memory does not grow with the file. One NaN
 in a matrix makes every answer of an engine that applies it nonsense, and nothing else in vLLM finds it. Numbers are
 looked at as bit masks: the exponent says all that is needed, and numpy has no bfloat16. Writes nothing.
 """
@@ -18,7 +18,8 @@ from lorafleet.artifacts.safetensors_header import Header, Tensor, Weights
 if TYPE_CHECKING:
     import numpy as np
 
-_CHUNK = 4 * 1024**2
+_CHUNK = 512 * 1024
+"""Bytes; what a core's cache holds twice is scanned twice as fast as more."""
 
 
 @dataclass(frozen=True, slots=True)
