@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lorafleet.api.reasons import Reason
-from lorafleet.artifacts.check import Expectations, Limits, at_least, check
+from lorafleet.artifacts.check import Examination, Expectations, Limits, at_least, check
 from lorafleet.artifacts.errors import ArtifactError
 from tests.adapters import BASE, PREFIX, adapter, pair
 
@@ -133,3 +133,60 @@ def test_limits_are_kept(tmp_path: Path, limits: Limits) -> None:
 
 def test_weights_that_contradict_their_configuration_are_refused(tmp_path: Path) -> None:
     assert _reason(adapter(tmp_path / "a", weights=pair("x.q_proj", 4))) is Reason.WEIGHTS_INVALID
+
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "vocab_size": 64,
+}
+
+
+def test_matrices_are_compared_with_the_base_model(tmp_path: Path) -> None:
+    fleet = replace(FLEET, base_config=LLAMA)
+    info = check(adapter(tmp_path / "a"), fleet)
+    assert info.notices == ()
+    assert info.slot_bytes == 2 * 2 * 8 * (16 + 16)
+    assert check(adapter(tmp_path / "b"), replace(fleet, tensor_parallel_size=2)).slot_bytes == 2 * 2 * 8 * (16 + 8)
+    assert _reason(adapter(tmp_path / "c", width=8), fleet) is Reason.SHAPE_MISMATCH
+    assert _reason(adapter(tmp_path / "d", weights=pair(f"{PREFIX}.q_projection")), fleet) is Reason.SHAPE_MISMATCH
+
+
+@pytest.mark.parametrize(
+    ("base_config", "said"),
+    [
+        (None, "spec.baseModel.config"),
+        ({**LLAMA, "architectures": ["NewForCausalLM"]}, "NewForCausalLM"),
+        ({**LLAMA, "hidden_size": "16"}, "no usable sizes"),
+    ],
+)
+def test_what_could_not_be_compared_is_said(tmp_path: Path, base_config: Any, said: str) -> None:
+    fleet = replace(FLEET, base_config=base_config)
+    info = check(adapter(tmp_path / "a", width=8), fleet)
+    ((reason, message),) = info.notices
+    assert reason is Reason.SHAPES_NOT_CHECKED
+    assert said in message
+    assert info.slot_bytes == 2 * 2 * 8 * (8 + 8)
+    assert check(adapter(tmp_path / "b"), replace(fleet, tensor_parallel_size=2)).slot_bytes is None
+
+
+def test_no_vllm_takes_a_rank_above_512(tmp_path: Path) -> None:
+    fleet = replace(FLEET, max_rank=None)
+    assert check(adapter(tmp_path / "a", r=512, width=2), fleet).rank == 512
+    assert _reason(adapter(tmp_path / "b", r=513, width=2), fleet) is Reason.RANK_TOO_HIGH
+
+
+def test_steps_can_be_gone_on_with_after_one_that_failed(tmp_path: Path) -> None:
+    examination = Examination(
+        adapter(tmp_path / "a", base_model_name_or_path="x", r=17), replace(FLEET, base_config=LLAMA)
+    )
+    failed = []
+    for step in examination.steps():
+        try:
+            step.run()
+        except ArtifactError as error:
+            failed.append((step.name, error.reason))
+    assert failed == [("base model", Reason.BASE_MODEL_MISMATCH), ("rank", Reason.RANK_TOO_HIGH)]
