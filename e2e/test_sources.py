@@ -22,8 +22,6 @@ from e2e.world import BASE, FLEET, NAMESPACE, SYSTEM, VLLM, World, until
 from lorafleet.artifacts.digest import digest, hash_file
 from lorafleet.artifacts.files import is_adapter_file
 
-SIGNATURES = pytest.mark.skip(reason="sync Jobs do not verify signatures yet")
-
 NAMES = ("first", "second")
 WEIGHTS = "adapter_model.safetensors"
 LABEL = "lorafleet-e2e"
@@ -256,7 +254,6 @@ def signed(folder: Path, key: Path) -> None:
     subprocess.run([*argv, "--ignore-paths", str(folder / "model.sig"), str(folder)], check=True, capture_output=True)
 
 
-@SIGNATURES
 def test_a_fleet_that_asks_for_signatures_takes_signed_adapters_alone(
     world: World, servers: Origins, adapters: dict[str, Path], answers: dict[str, str], signer: Path, tmp_path: Path
 ) -> None:
