@@ -27,7 +27,8 @@ from lorafleet.cli.question import question
 from lorafleet.cli.report import Check, Inspection, Result
 from tests.adapters import BASE, adapter, pair
 from tests.artifacts.archives import pack
-from tests.artifacts.signers import Key, new_key, private_pem, public, written
+from tests.artifacts.signers import Key, new_key, pem, private_pem, public, written
+from tests.artifacts.test_signature import ISSUER, MAIL, ROOT, certified, sign_by_sigstore, trust_root
 from tests.cli.commands import lorafleet
 from tests.servers.hub import hub
 from tests.servers.oras import Oras
@@ -278,6 +279,31 @@ def test_a_signature_counts_by_the_key_that_is_given(tmp_path: Path) -> None:
     stranger = inspected(folder, public_key=written(tmp_path, "other.pem", public(other)))
     assert check(stranger, "signature").reason == Reason.SIGNATURE_INVALID
     assert check(stranger, "numbers").result is Result.PASSED
+
+
+@pytest.mark.parametrize("way", ["certificate", "trust_config"])
+def test_a_signature_counts_by_the_identity_that_is_given(way: str, tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "1.0")
+    content = certified(folder) if way == "certificate" else sign_by_sigstore(folder)
+    (folder / "model.sig").write_bytes(content)
+    root = pem(ROOT.certificate) if way == "certificate" else trust_root()
+    given: dict[str, Any] = {way: written(tmp_path, "root", root)}
+    if way == "trust_config":
+        given["issuer"] = ISSUER
+    found = inspected(folder, identity=MAIL, **given)
+    assert found.accepted
+    assert MAIL in (found.signed_by or "")
+    other = inspected(folder, identity="somebody@else.example", **given)
+    assert check(other, "signature").reason == Reason.SIGNATURE_INVALID
+
+
+def test_a_key_that_is_none_is_named_by_its_file(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "1.0")
+    signed(folder, new_key())
+    key = written(tmp_path, "public.pem", b"no key")
+    message = check(inspected(folder, public_key=key), "signature").message or ""
+    assert message.startswith(f"{key} cannot be used")
+    assert "ConfigMap" not in message.partition(":")[0]
 
 
 @pytest.mark.parametrize("packed", [False, True])

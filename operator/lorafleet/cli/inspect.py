@@ -69,6 +69,8 @@ class _End:
             yield told
         finally:
             self._threads = False
+        if self._number is not None:
+            sys.exit(128 + self._number)
 
 
 def inspect(question: Question, progress: Progress = no_progress, end: _End | None = None) -> Inspection:
@@ -199,7 +201,12 @@ class _Inspector:
             raise self._unsigned
         trust = self._question.trust
         if trust is not None:
-            self._signed_by = verify_signature(self._into.tree, self._files.files, trust)
+            try:
+                self._signed_by = verify_signature(self._into.tree, self._files.files, trust)
+            except ArtifactError as error:
+                named = trust.spec.config_map_ref
+                here = error.message.replace(f"key {named.key!r} of ConfigMap {named.name}", str(trust.file))
+                raise ArtifactError(error.reason, here) from None
             self._volume.fs.remove_file(self._into.tree / SIGNATURE_FILE)
 
     def _convert(self) -> None:
