@@ -22,9 +22,10 @@ from lorafleet.api.adapter import AdapterVersion
 from lorafleet.api.reasons import Reason
 from lorafleet.artifacts.digest import digest, hash_file
 from lorafleet.cli.address import Unusable
-from lorafleet.cli.inspect import inspect
+from lorafleet.cli.inspect import End, inspect
 from lorafleet.cli.question import question
 from lorafleet.cli.report import Check, Inspection, Result
+from lorafleet.store.transfer import no_progress
 from tests.adapters import BASE, adapter, pair
 from tests.artifacts.archives import pack
 from tests.artifacts.signers import Key, new_key, pem, private_pem, public, written
@@ -563,6 +564,23 @@ def test_a_command_that_is_ended_leaves_nothing(number: int, tmp_path: Path, tem
     _until(lambda: any(path.stat().st_size > 10_000_000 for path in temporary.rglob("*") if path.is_file()))
     process.send_signal(number)
     assert process.wait(10) == 128 + number
+
+
+def test_a_signal_waits_for_threads_alone_and_only_once() -> None:
+    with pytest.raises(SystemExit, match="143"):
+        End().ask(signal.SIGTERM)
+    end = End()
+    with pytest.raises(SystemExit, match="143"), end.threads(no_progress) as told:
+        end.ask(signal.SIGTERM)
+        told(0, None)
+    end = End()
+    with pytest.raises(SystemExit, match="143"), end.threads(no_progress):
+        end.ask(signal.SIGTERM)
+    end = End()
+    with pytest.raises(SystemExit, match="130"), end.threads(no_progress):
+        end.ask(signal.SIGTERM)
+        end.ask(signal.SIGINT)
+        raise AssertionError("the second signal was not heard")
 
 
 def _until(reached: Callable[[], bool]) -> None:

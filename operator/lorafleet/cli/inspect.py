@@ -38,7 +38,7 @@ _REFUSE_UNASKED = frozenset({"base model", "engine version"})
 """Checks that refuse what they have nothing to compare with, where all others accept it."""
 
 
-class _End:
+class End:
     """Ends the command by a signal, so that nothing is left of it.
 
     While other threads fetch, they have to end first: then the signal is told to them, and only a second one is not
@@ -73,21 +73,21 @@ class _End:
             sys.exit(128 + self._number)
 
 
-def inspect(question: Question, progress: Progress = no_progress, end: _End | None = None) -> Inspection:
+def inspect(question: Question, progress: Progress = no_progress, end: End | None = None) -> Inspection:
     """All that can be said of an adapter. Raises Unusable for trouble with the temporary folder."""
     with tempfile.TemporaryDirectory(prefix="lorafleet-") as folder:
         layout = Layout(Path(folder))
         try:
             prepare(layout, POSIX)
             with attempt(layout, "inspect", "0", POSIX, resume=False) as one:
-                return _Inspector(question, Volume(layout), one, progress, end or _End()).run()
+                return _Inspector(question, Volume(layout), one, progress, end or End()).run()
         except OSError as error:
             raise _no_room(Path(folder), error.strerror or str(error)) from None
 
 
 def run(question: Question, form: str) -> int:
     """Inspect and print; 0 when the adapter is accepted, 1 when it is refused."""
-    end = _End()
+    end = End()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end.ask)
     with bar("fetching") as progress:
@@ -102,7 +102,7 @@ def run(question: Question, form: str) -> int:
 class _Inspector:
     """One inspection: the checks so far, and what they learnt."""
 
-    def __init__(self, question: Question, volume: Volume, into: Attempt, progress: Progress, end: _End) -> None:
+    def __init__(self, question: Question, volume: Volume, into: Attempt, progress: Progress, end: End) -> None:
         self._question = question
         self._volume = volume
         self._into = into
