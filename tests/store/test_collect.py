@@ -47,7 +47,9 @@ def test_age_is_told_by_the_volumes_clock(volume: Volume, monkeypatch: pytest.Mo
 
 def test_garbage_goes_and_versions_stay(volume: Volume) -> None:
     found = volume.publish()
-    (volume.layout.serving / "empty").mkdir()
+    for name in ("empty", "young"):
+        (volume.layout.serving / name).mkdir()
+    _old(volume.layout.serving / "empty")
     (volume.layout.trash / "x" / "y").mkdir(parents=True)
     old = volume.layout.staging / "py.1.0123"
     old.mkdir()
@@ -55,7 +57,7 @@ def test_garbage_goes_and_versions_stay(volume: Volume) -> None:
     (volume.layout.staging / "py.1.4567").mkdir()
     collect(volumes.Volume(volume.layout))
     assert volume.leftovers() == ["py.1.4567"]
-    assert [path.name for path in volume.layout.serving.iterdir()] == ["py"]
+    assert sorted(path.name for path in volume.layout.serving.iterdir()) == ["py", "young"]
     assert len(list(volume.layout.blobs.iterdir())) == 3
     verify(volume.layout, found.served_name, deep=True)
 

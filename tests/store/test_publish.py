@@ -1,5 +1,6 @@
 """What publishing leaves on the volume."""
 
+import errno
 import json
 import os
 import shutil
@@ -199,6 +200,22 @@ def test_the_folder_of_an_adapter_may_vanish_while_a_version_arrives(volume: Vol
                 self.races -= 1
                 target.parent.rmdir()
             POSIX.rename(source, target)
+
+    found = volume.publish(fs=Racing())
+    assert volume.served() == [found.served_name]
+
+
+def test_the_folder_of_an_adapter_may_vanish_as_soon_as_it_is_made(volume: Volume) -> None:
+    class Racing(PosixFileSystem):
+        races = 2
+
+        def make_folder(self, path: Path, mode: int = 0o755) -> None:
+            POSIX.make_folder(path, mode)
+            if path.name == "py" and self.races:
+                self.races -= 1
+                path.rmdir()
+                # What chmod says then.
+                raise FileNotFoundError(errno.ENOENT, "gone")
 
     found = volume.publish(fs=Racing())
     assert volume.served() == [found.served_name]

@@ -1,12 +1,15 @@
 """Jobs on one volume at once: they publish the same and other versions, remove, repair and collect."""
 
+import itertools
 import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+
+import pytest
 
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.store import volume as volumes
@@ -16,6 +19,7 @@ from lorafleet.store.layout import Layout
 from lorafleet.store.manifest import Manifest
 from lorafleet.store.published import list_published, verify
 from lorafleet.store.remove import remove
+from lorafleet.store.room import used_bytes
 from tests.adapters import adapter
 from tests.store.remote import Remote
 from tests.store.volume import Volume
@@ -53,11 +57,22 @@ def _watch(volume: Volume, stop: threading.Event, wrong: list[str]) -> None:
     """An engine: whatever it sees in ``serving/`` is whole, or gone when it looks again."""
     while not stop.is_set():
         for listed in list_published(volume.layout):
+            folder = volume.layout.serving / listed.served_name
+            before = _which(folder)
             try:
                 verify(volume.layout, listed.served_name, deep=True)
             except ArtifactError as error:
-                if (volume.layout.serving / listed.served_name).exists():
+                if before is not None and _which(folder) == before:
                     wrong.append(error.message)
+
+
+def _which(folder: Path) -> tuple[int, int] | None:
+    """Tells a folder from one that comes in its place; None when there is none."""
+    try:
+        found = folder.lstat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_ctime_ns
 
 
 def _check(volume: Volume, published: list[Manifest]) -> None:
@@ -71,7 +86,7 @@ def _check(volume: Volume, published: list[Manifest]) -> None:
         remove(volume.layout, listed.served_name, POSIX)
     collect(volumes.Volume(volume.layout))
     assert list(volume.layout.blobs.iterdir()) == []
-    assert not list(volume.layout.serving.iterdir())
+    assert volume.served() == []
 
 
 def _run(tmp_path: Path, jobs: Callable[[Path], list[list[Manifest]]]) -> None:
@@ -110,3 +125,26 @@ def test_jobs_in_threads_never_show_a_part_and_never_share_an_id(tmp_path: Path)
         return found
 
     _run(tmp_path, jobs)
+
+
+def test_jobs_on_different_versions_never_fail_because_of_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorafleet.store.collect.EMPTY_SECONDS", -1.0)
+    volume = Volume.at(tmp_path)
+
+    def job(number: int) -> list[str]:
+        served, end = [], time.monotonic() + SECONDS
+        for version in itertools.count():
+            if time.monotonic() > end:
+                return served
+            served.append(volume.publish(str(version), adapter=f"a{number}-{version}").served_name)
+            collect(volumes.Volume(volume.layout))
+            used_bytes(volume.layout)
+        return served
+
+    with ThreadPoolExecutor(4) as pool:
+        published = [name for found in pool.map(job, range(4)) for name in found]
+    assert volume.served() == sorted(published)
+    assert not volume.leftovers()
+    assert len({(volume.layout.serving / name / "tokenizer.json").stat().st_ino for name in published}) == 1

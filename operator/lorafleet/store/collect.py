@@ -6,11 +6,11 @@ still read it, and whether it may go is not decided here.
 
 import errno
 import hashlib
-from collections.abc import Collection, Iterator
+import stat
+from collections.abc import Collection
 from contextlib import suppress
-from pathlib import Path
 
-from lorafleet.store.layout import Layout
+from lorafleet.store.published import served_names
 from lorafleet.store.remove import sweep_trash
 from lorafleet.store.staging import sweep_staging, volume_time
 from lorafleet.store.volume import Volume
@@ -19,6 +19,7 @@ STAGING_SECONDS = 24 * 3600.0
 """Staging that nobody wrote to for so long is a dead job's; no Job lives so long."""
 STRAY_SECONDS = 3600.0
 """A folder that no status names is a stray after so long: a status may be late."""
+EMPTY_SECONDS = 3600.0
 MAX_STRAYS = 20
 
 
@@ -34,28 +35,24 @@ def strays(volume: Volume, known: Collection[str]) -> tuple[str, ...]:
     """Served names of old folders that none of ``known`` is: 12 hex digits of the sha256 of a name. Raises OSError."""
     now = volume_time(volume.layout, volume.fs)
     found = []
-    for name, path in _folders(volume.layout):
+    for name in served_names(volume.layout):
         with suppress(FileNotFoundError):
             unknown = hashlib.sha256(name.encode()).hexdigest()[:12] not in known
-            if unknown and now - path.lstat().st_mtime > STRAY_SECONDS:
+            if unknown and now - (volume.layout.serving / name).lstat().st_mtime > STRAY_SECONDS:
                 found.append(name)
     return tuple(sorted(found)[:MAX_STRAYS])
 
 
-def _folders(layout: Layout) -> Iterator[tuple[str, Path]]:
-    for adapter in layout.serving.iterdir():
-        if adapter.is_dir() and not adapter.is_symlink():
-            for version in adapter.iterdir():
-                yield f"{adapter.name}/{version.name}", version
-
-
 def _remove_empty(volume: Volume) -> None:
-    """Remove folders of adapters without a version; whoever publishes into one makes it again."""
+    """Remove folders of adapters without a version; a young one is perhaps just about to get one."""
+    now = volume_time(volume.layout, volume.fs)
     for adapter in list(volume.layout.serving.iterdir()):
-        if adapter.is_symlink() or not adapter.is_dir() or any(adapter.iterdir()):
-            continue
-        try:
-            volume.fs.remove_folder(adapter)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
-                raise
+        with suppress(FileNotFoundError):
+            found = adapter.lstat()
+            if not stat.S_ISDIR(found.st_mode) or now - found.st_mtime < EMPTY_SECONDS or any(adapter.iterdir()):
+                continue
+            try:
+                volume.fs.remove_folder(adapter)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+                    raise

@@ -234,10 +234,10 @@ def _make_visible(layout: Layout, folder: Path, manifest: Manifest, fs: FileSyst
     if target.parent.is_symlink():
         raise OSError(errno.ELOOP, f"{target.parent} is a link where a folder is expected")
     for _ in range(_RENAMES):
-        with suppress(FileExistsError):
-            fs.make_folder(target.parent)
-            fs.sync_folder(layout.serving)
         try:
+            with suppress(FileExistsError):
+                fs.make_folder(target.parent)
+                fs.sync_folder(layout.serving)
             fs.rename(folder, target)
         except FileNotFoundError:
             # A removal of the adapter's last version took the empty folder away in between.

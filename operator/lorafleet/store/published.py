@@ -7,6 +7,7 @@ A folder in ``serving/`` is trusted only as far as it agrees with its own manife
 import os
 import stat
 from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def verify(layout: Layout, served_name: str, *, deep: bool = False, hashes: Hash
 
 def list_published(layout: Layout) -> tuple[Listed, ...]:
     """All versions in ``serving/`` by their manifests, sorted by served name. Raises OSError."""
-    return tuple(_listed(layout, served_name) for served_name in sorted(_served_names(layout)))
+    return tuple(_listed(layout, served_name) for served_name in sorted(served_names(layout)))
 
 
 def versions_of(layout: Layout, adapter: str, version: str) -> tuple[Manifest, ...]:
@@ -78,11 +79,14 @@ def versions_of(layout: Layout, adapter: str, version: str) -> tuple[Manifest, .
     return tuple(found)
 
 
-def _served_names(layout: Layout) -> Iterator[str]:
+def served_names(layout: Layout) -> Iterator[str]:
+    """The names of all folders two below ``serving/``, whatever they are. Raises OSError."""
     for adapter in layout.serving.iterdir():
         if adapter.is_dir() and not adapter.is_symlink():
-            for version in adapter.iterdir():
-                yield f"{adapter.name}/{version.name}"
+            # Its last version may be removed at any moment.
+            with suppress(FileNotFoundError):
+                for version in list(adapter.iterdir()):
+                    yield f"{adapter.name}/{version.name}"
 
 
 def _listed(layout: Layout, served_name: str) -> Listed:
