@@ -52,7 +52,7 @@ class Case:
     keys: Mapping[str, str] = field(default_factory=dict)
 
 
-def _adapter(folder: Path, size: int) -> dict[str, str]:
+def write_adapter(folder: Path, size: int) -> dict[str, str]:
     """An adapter of about ``size`` bytes, and the sha256 of its files. Never more than one matrix is in memory."""
     layers = max(1, size // (2 * 2 * RANK * WIDTH))
     names = {
@@ -200,7 +200,7 @@ def _measure(size: int, repeats: int) -> Figure:
     with tempfile.TemporaryDirectory(prefix="lorafleet-bench-", dir=FOLDER) as folder, ExitStack() as running:
         work = Path(folder)
         adapter = work / "adapter"
-        hashes = _adapter(adapter, size)
+        hashes = write_adapter(adapter, size)
         true_size = (adapter / "adapter_model.safetensors").stat().st_size
         cases = [
             running.enter_context(_http(adapter, work, hashes)),

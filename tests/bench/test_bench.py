@@ -37,5 +37,10 @@ def test_a_quick_run_does_its_work_and_prints_one_line_of_json(name: str) -> Non
     elif name == "sync":
         assert set(found["raw"]) == {"bytes", "http", "s3", "huggingFace", "oci"}
         assert found["also"] == {"memory": True}
+    elif name == "publish":
+        assert found["also"] == {"memory": True}
+    elif name == "dedupe":
+        assert found["raw"]["versions"] == 20
+        assert found["ok"]
     else:
         assert loads(found["raw"]) == LOADS[name]
