@@ -56,7 +56,7 @@ class Volume:
     ) -> Manifest:
         """Publish, or repair, a source: a folder of the claim or one of a test's own."""
         request = replace(Request(adapter, version, MODEL, FLEET), **changes)
-        opened = VolumeSource(self.claim, source) if isinstance(source, str) else source
+        opened = VolumeSource(self.claim, source, request.wanted) if isinstance(source, str) else source
         volume, how = volumes.Volume(self.layout, fs, quota), replace(how, progress=progress)
         if repairing is not None:
             return repair(volume, request, repairing, lambda pin: opened, how=how).manifest

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 from lorafleet.api.fleet import SignatureTrust, VerificationPolicy
@@ -47,5 +46,7 @@ def require_digest(policy: VerificationPolicy, digest: str | None, version: str)
 
 def verify_signature(folder: Path, files: Sequence[FileDigest], trust: Trust) -> str:
     """Who signed the files that were fetched into a folder. Raises ArtifactError (SignatureInvalid), OSError."""
-    verify = import_module("lorafleet.artifacts.signature").verify
-    return str(verify((folder / SIGNATURE_FILE).read_bytes(), files, folder, trust.spec, trust.file))
+    # Late: its library takes most of a second to import.
+    from lorafleet.artifacts.signature import verify
+
+    return verify((folder / SIGNATURE_FILE).read_bytes(), files, folder, trust.spec, trust.file)
