@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ import pytest
 from lorafleet.artifacts.digest import hash_file
 from lorafleet.cli import items, sync
 from lorafleet.cli.sync import Stop, main, run_sync
+from lorafleet.store import progress, termination, transfer
+from lorafleet.store import publish as publishing
 from lorafleet.store.fs import POSIX, PosixFileSystem
 from lorafleet.store.plan import ItemProgress, ItemResult, SyncPlan, SyncProgress, SyncReport
 from lorafleet.store.progress import Board, serve
@@ -356,6 +359,85 @@ def test_a_job_that_is_told_to_stop_reports_and_leaves_nothing(place: Path) -> N
     assert "told to stop" in (results[1].message or "")
     assert list(staging.iterdir()) == []
     assert _served(place) == ["good"]
+
+
+def test_versions_are_not_begun_for_ever(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync, "BEGIN_SECONDS", 0.0)
+    versions = (_publish(place, "good", "1"), _publish(place, "good", "2"))
+    report = run_sync(_plan(place, *versions, {"servedName": "good/0-0123456789ab"}))
+    assert [(result.i, result.reason) for result in report.results] == [(0, None), (2, None)]
+    assert report.left == 1, "one is begun, so that there is progress, and a removal makes room"
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+def test_a_report_that_is_too_long_waits_for_the_operator(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(termination, "SURE_ITEMS", 1)
+    monkeypatch.setattr(termination, "MAX_REPORT_BYTES", 500)
+    port = _free_port()
+    answers: list[bytes] = []
+
+    def ask() -> None:
+        while not answers:
+            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/report", timeout=20) as answer:
+                answers.append(answer.read())
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    plan = _plan(place, *(_publish(place, "good", str(number)) for number in range(9)))
+    assert main(plan.model_dump_json(), place / "log", "INFO", port) == 0
+    asking.join(20)
+    part, whole = _report(place), SyncReport.model_validate_json(answers[0])
+    assert [result.reason for result in whole.results] == [None] * 9
+    assert part.full == hashlib.sha256(answers[0]).hexdigest()
+    assert (len(part.results), part.left) == (1, 8)
+
+
+def test_a_report_that_nobody_asks_for_is_not_waited_for_long(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(termination, "SURE_ITEMS", 1)
+    monkeypatch.setattr(termination, "MAX_REPORT_BYTES", 500)
+    monkeypatch.setattr(sync, "TAKE_SECONDS", 0.1)
+    plan = _plan(place, *(_publish(place, "good", str(number)) for number in range(9)))
+    assert main(plan.model_dump_json(), place / "log", "INFO", _free_port()) == 0
+    assert (len(_report(place).results), _report(place).left) == (1, 8)
+
+
+def test_whoever_asks_for_a_report_too_early_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "REPORT_SECONDS", 0.01)
+    port = _free_port()
+    silence = serve(Board(), port)
+    assert silence is not None
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/report", timeout=20)
+    silence()
+    assert caught.value.code == 503
+
+
+def test_large_adapters_are_few_at_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "LARGE_BYTES", 100)
+    monkeypatch.setattr(transfer, "_PLACES", threading.BoundedSemaphore(2))
+    together, most, lock = 0, 0, threading.Lock()
+    real = publishing._publish
+
+    def counted(*args: Any) -> Any:
+        nonlocal together, most
+        with lock:
+            together += 1
+            most = max(most, together)
+        try:
+            return real(*args)
+        finally:
+            with lock:
+                together -= 1
+
+    monkeypatch.setattr(publishing, "_publish", counted)
+    report = run_sync(_plan(place, *(_publish(place, "good", str(number)) for number in range(12))))
+    assert [result.reason for result in report.results] == [None] * 12
+    assert most <= 2
 
 
 def test_sync_does_not_load_the_operators_libraries(place: Path) -> None:

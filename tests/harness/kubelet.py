@@ -15,7 +15,9 @@ from typing import Any
 from lorafleet.cli.sync import run_sync
 from lorafleet.controller import jobs
 from lorafleet.controller.kube import KubeError, informer, path
-from lorafleet.store.plan import PLAN_ENV, SyncPlan, SyncReport, encode
+from lorafleet.store.packing import unpacked
+from lorafleet.store.plan import PLAN_ENV, SyncPlan, SyncReport
+from lorafleet.store.termination import messages
 from tests.harness.plane import Plane
 
 
@@ -84,8 +86,8 @@ class FakeKubelet:
             folder = await self._folder(namespace, name, volume)
             if folder is not None:
                 folders[mount] = str(folder)
-        plan = SyncPlan.model_validate(_moved(json.loads(text), folders))
-        message = encode(await asyncio.to_thread(self.run, plan)).decode()
+        plan = SyncPlan.model_validate(_moved(unpacked(json.loads(text)), folders))
+        message, _ = messages(await asyncio.to_thread(self.run, plan))
         status = {
             "phase": "Succeeded",
             "conditions": [{"type": "Ready", "status": "False"}],
@@ -96,12 +98,12 @@ class FakeKubelet:
                     "imageID": "",
                     "ready": False,
                     "restartCount": 0,
-                    "state": {"terminated": {"exitCode": 0, "reason": "Completed", "message": message}},
+                    "state": {"terminated": {"exitCode": 0, "reason": "Completed", "message": message.decode()}},
                 }
             ],
         }
         await self._plane.merge(path("v1", "pods", namespace, name, "status"), {"status": status})
-        self.messages.append(message)
+        self.messages.append(message.decode())
         self.ended[name] = asyncio.get_running_loop().time()
 
     async def _folder(self, namespace: str, pod: str, volume: dict[str, Any]) -> Path | None:

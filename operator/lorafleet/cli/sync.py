@@ -6,6 +6,7 @@ Kubernetes and needs none.
 """
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -28,14 +29,19 @@ from lorafleet.store.plan import ItemResult, PublishItem, RemoveItem, ScrubItem,
 from lorafleet.store.progress import Board
 from lorafleet.store.reading import READER, Pace
 from lorafleet.store.room import used_bytes
+from lorafleet.store.termination import encode, messages
 from lorafleet.store.volume import Volume
 
 log = logging.getLogger("lorafleet.sync")
 
 GRACE_SECONDS = 10.0
 """How long the work may take to clean up after it was told to stop; below a pod's default grace of 30 s."""
-SIDE_BY_SIDE = 8
-"""Items at once: small adapters wait for their server most of the time."""
+SIDE_BY_SIDE = 24
+"""Items at once: small adapters wait for their server most of the time. Large ones are fewer (``store.transfer``)."""
+BEGIN_SECONDS = 60.0
+"""Versions are begun for so long. What is left goes into another Job, so that no result waits for many large ones."""
+TAKE_SECONDS = 15.0
+"""How long a report that is too long for Kubernetes waits for the operator to ask for it."""
 
 _LEFT = "the sync Job {}; it is tried again"
 
@@ -99,10 +105,16 @@ def run_sync(
         done.update({i: plans.failed(i, error) for i in range(len(plan.items))})
         return plans.complete(plan, done, "")
     work = Work(plan, volume, board or Board(), stop.check, pace or Pace(wait=stop.wait))
-    for kind, at_once in ((RemoveItem, 1), (PublishItem, SIDE_BY_SIDE), (ScrubItem, 1)):
-        _run_items([i for i, item in enumerate(plan.items) if isinstance(item, kind)], work, stop, done, at_once)
+    left: set[int] = set()
+    for kind, at_once, seconds in (
+        (RemoveItem, 1, math.inf),
+        (PublishItem, SIDE_BY_SIDE, BEGIN_SECONDS),
+        (ScrubItem, 1, math.inf),
+    ):
+        numbers = [i for i, item in enumerate(plan.items) if isinstance(item, kind)]
+        left |= _run_items(numbers, work, stop, done, at_once, seconds)
     seen = None if stop.why else _finish(work)
-    return plans.complete(plan, done, _LEFT.format(stop.why or "ended early"), seen)
+    return plans.complete(plan, done, _LEFT.format(stop.why or "ended early"), seen, left)
 
 
 def main(plan_json: str, termination_log: Path, log_level: str, port: int = plans.PROGRESS_PORT) -> int:
@@ -112,7 +124,7 @@ def main(plan_json: str, termination_log: Path, log_level: str, port: int = plan
         plan = SyncPlan.model_validate_json(plan_json)
     except ValueError as error:
         log.error("plan cannot be read", extra={"detail": str(error)})
-        return _write(termination_log, SyncReport(error=f"the plan cannot be read: {error}"))
+        return _write(termination_log, encode(SyncReport(error=f"the plan cannot be read: {error}")))
     stop = Stop(plan.deadline_seconds)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.ask())
@@ -127,7 +139,10 @@ def main(plan_json: str, termination_log: Path, log_level: str, port: int = plan
     _wait(worker, stop)
     left = _LEFT.format(stop.why or "failed; its log says why")
     report = reports[0] if reports else plans.complete(plan, dict(results), left)
-    code = _write(termination_log, report)
+    message, whole = messages(report)
+    if whole is not None and silence is not None:
+        _offer(whole, board, stop)
+    code = _write(termination_log, message)
     if silence is not None:
         silence()
     if worker.is_alive() or any(thread.name == READER for thread in threading.enumerate()):
@@ -144,11 +159,21 @@ def _wait(worker: threading.Thread, stop: Stop) -> None:
     worker.join(GRACE_SECONDS)
 
 
-def _run_items(numbers: Sequence[int], work: Work, stop: Stop, done: dict[int, ItemResult], at_once: int) -> None:
-    """Run items, some of them side by side in threads that the interpreter does not wait for."""
+def _run_items(
+    numbers: Sequence[int], work: Work, stop: Stop, done: dict[int, ItemResult], at_once: int, seconds: float
+) -> set[int]:
+    """Run items, some of them side by side in threads that the interpreter does not wait for.
+
+    The answer are those that were not begun within so many seconds.
+    """
+    until = time.monotonic() + seconds
+    left: set[int] = set()
 
     def one(i: int) -> None:
         if stop.why:
+            return
+        if i != numbers[0] and time.monotonic() >= until:
+            left.add(i)
             return
         result = _run_item(i, work)
         work.board.drop(i)
@@ -158,10 +183,11 @@ def _run_items(numbers: Sequence[int], work: Work, stop: Stop, done: dict[int, I
     if at_once == 1 or len(numbers) <= 1:
         for i in numbers:
             one(i)
-        return
+        return left
     with ThreadPoolExecutor(min(at_once, len(numbers)), "lorafleet-item") as pool:
         for future in [pool.submit(one, i) for i in numbers]:
             future.result()
+    return left
 
 
 def _run_item(i: int, work: Work) -> ItemResult | None:
@@ -211,11 +237,21 @@ def _finish(work: Work) -> VolumeReport | None:
         return None
 
 
-def _write(path: Path, report: SyncReport) -> int:
+def _offer(report: bytes, board: Board, stop: Stop) -> None:
+    """Wait until the operator has asked for the report, which no termination message can hold, but not for long."""
+    board.offer(report)
+    until = time.monotonic() + TAKE_SECONDS
+    while not board.taken.wait(0.1):
+        if stop.why or time.monotonic() >= until:
+            log.warning("nobody asked for the report; the operator learns the rest from another Job")
+            return
+
+
+def _write(path: Path, message: bytes) -> int:
     try:
         # Kubernetes mounts this very file: it is written in place.
-        path.write_bytes(plans.encode(report))
-    except (OSError, ValueError) as error:
+        path.write_bytes(message)
+    except OSError as error:
         log.error("report not written", extra={"path": str(path), "detail": str(error)})
         return 1
     return 0

@@ -1,7 +1,8 @@
-"""How far the items of a Job are, and the address in its pod where the operator asks for it.
+"""How far the items of a Job are, and what came of them: the address in its pod where the operator asks for it.
 
 The Job has no permission in Kubernetes, so it cannot write a status: it answers whoever may connect. Nothing secret is
-in the answer, and a Job that cannot listen goes on without.
+in the answers, and a Job that cannot listen goes on without. A report that was asked for here counts only with the
+sha256 that Kubernetes itself brings, in the termination message.
 """
 
 import logging
@@ -9,23 +10,32 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from lorafleet.store.plan import ItemProgress, SyncProgress
+from lorafleet.store.plan import REPORT_PATH, REPORT_SECONDS, ItemProgress, SyncProgress
 
 log = logging.getLogger("lorafleet.sync")
 
 PATH = "/progress"
 _SECONDS = 5.0
 """How long a connection may be silent."""
+_END_SECONDS = 0.05
+"""How long it may take to stop listening: a Job waits for it."""
 
 
 class Board:
-    """The items that are being fetched right now. Threads may write to it."""
+    """The items that are being fetched right now, and the report at the end. Threads may write to it.
+
+    ``taken`` is set when somebody has got the report.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._items: dict[int, ItemProgress] = {}
+        self._offered = threading.Event()
+        self._report = b""
+        self.taken = threading.Event()
 
     def show(self, i: int, done: int, total: int | None) -> None:
         """Say how far an item is."""
@@ -41,6 +51,15 @@ class Board:
         """All of it."""
         with self._lock:
             return SyncProgress(items=tuple(self._items[i] for i in sorted(self._items)))
+
+    def offer(self, report: bytes) -> None:
+        """There is a report for whoever asks."""
+        self._report = report
+        self._offered.set()
+
+    def report(self, seconds: float) -> bytes | None:
+        """The report, once there is one; None after so many seconds."""
+        return self._report if self._offered.wait(seconds) else None
 
 
 class _Server(ThreadingHTTPServer):
@@ -60,7 +79,8 @@ def serve(board: Board, port: int) -> Callable[[], None] | None:
     if server is None:
         log.warning("progress is not served", extra={"port": port})
         return None
-    threading.Thread(target=server.serve_forever, name="lorafleet-progress", daemon=True).start()
+    run = partial(server.serve_forever, poll_interval=_END_SECONDS)
+    threading.Thread(target=run, name="lorafleet-progress", daemon=True).start()
     return server.shutdown
 
 
@@ -78,10 +98,17 @@ def _bind(family: socket.AddressFamily, address: str, port: int, board: Board) -
         timeout = _SECONDS
 
         def do_GET(self) -> None:
-            if self.path != PATH:
+            if self.path == PATH:
+                self._send(board.read().model_dump_json(by_alias=True, exclude_none=True).encode())
+            elif self.path != REPORT_PATH:
                 self.send_error(404)
-                return
-            body = board.read().model_dump_json(by_alias=True, exclude_none=True).encode()
+            elif (report := board.report(REPORT_SECONDS)) is None:
+                self.send_error(503)
+            else:
+                self._send(report)
+                board.taken.set()
+
+        def _send(self, body: bytes) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

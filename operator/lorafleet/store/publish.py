@@ -30,7 +30,7 @@ from lorafleet.store.manifest import Manifest, ManifestFile
 from lorafleet.store.proof import require_digest
 from lorafleet.store.published import verify, versions_of
 from lorafleet.store.recheck import no_effect, recheck
-from lorafleet.store.transfer import Meter
+from lorafleet.store.transfer import Meter, place
 from lorafleet.store.volume import Volume
 
 Clock = Callable[[], datetime]
@@ -74,9 +74,10 @@ def publish(
         source = open_source(request.pin if same_entry is None or not same_entry.pin else same_entry.pin)
         listing = how.pace.again(source.listing, threading.Event())
         pinned(listing.pin)
-        return _hashed_in_place(volume, request, known, source, listing, how) or _publish(
-            volume, request, source, listing, how, now
-        )
+        with place(listing, lambda: how.progress(0, None)):
+            return _hashed_in_place(volume, request, known, source, listing, how) or _publish(
+                volume, request, source, listing, how, now
+            )
     except OSError as error:
         raise volume_error(error, f"{request.name} was published") from error
 

@@ -23,6 +23,7 @@ from lorafleet.store.manifest import Manifest, ManifestFile
 from lorafleet.store.publish import Clock, Open, Outcome, new_manifest, replace_manifest
 from lorafleet.store.published import contradiction, differences, list_published, verify
 from lorafleet.store.recheck import recheck
+from lorafleet.store.transfer import place
 from lorafleet.store.volume import Volume
 
 _MAX_ID = 2**53
@@ -54,7 +55,10 @@ def repair(
         source = open_source(manifest.pin if manifest is not None and manifest.pin else request.pin)
         listing = how.pace.again(source.listing, threading.Event())
         pinned(listing.pin)
-        with attempt(volume.layout, request.adapter, request.version, volume.fs, resume=not is_local(source)) as one:
+        with (
+            place(listing, lambda: how.progress(0, None)),
+            attempt(volume.layout, request.adapter, request.version, volume.fs, resume=not is_local(source)) as one,
+        ):
             fetched = fetch(volume, request, source, listing, one, how)
             _require_same(served_name, manifest, fetched)
             files, converted = convert(request, fetched, one)

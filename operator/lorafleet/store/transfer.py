@@ -28,6 +28,8 @@ Progress = Callable[[int, int | None], None]
 
 SIDE_BY_SIDE = 4
 LARGE_BYTES = 1024 * 1024
+_PLACES = threading.BoundedSemaphore(8)
+"""Adapters of this process that are more than a few small files, and are fetched, unpacked or checked."""
 _LANES = threading.BoundedSemaphore(8)
 """Large files that are on their way in this process, each with its chunks in memory."""
 _POLL_SECONDS = 0.2
@@ -90,6 +92,26 @@ class Meter:
     def check(self) -> None:
         """Raises when the watcher wants it to end."""
         self._progress(self._done, self._total)
+
+
+@contextmanager
+def place(listing: Listing, check: Callable[[], None]) -> Iterator[None]:
+    """A place for a listing while the block runs; small files need none. ``check`` is called meanwhile, may raise."""
+    if all(_is_small(file) and not file.archive for file in listing.files):
+        yield
+        return
+    with _waiting(_PLACES, check):
+        yield
+
+
+@contextmanager
+def _waiting(places: threading.BoundedSemaphore, check: Callable[[], None]) -> Iterator[None]:
+    while not places.acquire(timeout=_POLL_SECONDS):
+        check()
+    try:
+        yield
+    finally:
+        places.release()
 
 
 class _BadHead(Exception):
@@ -158,7 +180,7 @@ class Transfer:
     def _fetch(self, file: SourceFile) -> Received:
         part = self._part(file)
         head = self._into.heads.get(part)
-        with nullcontext() if _is_small(file) else self._lane():
+        with nullcontext() if _is_small(file) else _waiting(_LANES, self._check):
             try:
                 return self._write(file, part, head)
             except _BadHead:
@@ -222,15 +244,6 @@ class Transfer:
         if self._failed.is_set():
             raise _Over
         self._meter.check()
-
-    @contextmanager
-    def _lane(self) -> Iterator[None]:
-        while not _LANES.acquire(timeout=_POLL_SECONDS):
-            self._check()
-        try:
-            yield
-        finally:
-            _LANES.release()
 
     def _part(self, file: SourceFile) -> str:
         text = json.dumps([*self._about, file.path, file.identity, file.size])
