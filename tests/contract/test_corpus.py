@@ -23,7 +23,7 @@ from tests.corpus.cases import CASES
 pytestmark = pytest.mark.skipif(not REAL, reason="only a real vLLM knows")
 
 DOCUMENT = REPOSITORY / "docs" / "corpus.md"
-RECORDED = (0, 32, 0)
+RECORDED = ("0.27.1", "0.32.0")
 START, END = "<!-- table -->", "<!-- end of table -->"
 _LONG = 110
 _AROUND = re.compile(
@@ -101,8 +101,9 @@ async def test_what_is_published_loads_and_the_rest_is_on_record(target: Target,
     assert without_effect == [str(case) for case, *_ in supported if case.notice]
     # A link is judged by where its source is; here it is in no claim.
     assert all(we_say.startswith("published") is (case.reason is None) for case, we_say, _ in rows if not linked(case))
-    if target.version == RECORDED:
-        _record([f"| {case} | {_said(case)} | {they_do} |" for case, _, they_do in rows])
+    version = ".".join(map(str, target.version))
+    if version in RECORDED:
+        _record(version, {str(case): (_said(case), they_do) for case, _, they_do in rows})
 
 
 def needs(case: Case) -> tuple[int, ...]:
@@ -121,16 +122,28 @@ def _said(case: Case) -> str:
     return f"published, `{case.notice}`" if case.notice else "published"
 
 
-def _record(rows: list[str]) -> None:
+def _record(version: str, rows: dict[str, tuple[str, str]]) -> None:
+    """Write this version's column of the table, or compare with it."""
     text = DOCUMENT.read_text()
     before, rest = text.split(START)
-    _, after = rest.split(END)
-    bad = [row for row in rows if "| published" not in row]
-    loaded = sum("| loads" in row for row in bad)
-    said = f"Of {len(bad)} bad adapters that were offered, vLLM loaded {loaded}."
-    table = "\n".join(["", said, "", "| adapter | lorafleet | vLLM 0.32.0 by itself |", "|---|---|---|", *rows, ""])
+    written, after = rest.split(END)
+    cells = {row[0]: row[2:] for row in map(_cells, written.splitlines()) if len(row) == 2 + len(RECORDED)}
+    table = []
+    for name, (said, they_do) in rows.items():
+        others = dict(zip(RECORDED, cells.get(name, [""] * len(RECORDED)), strict=True))
+        table.append([name, said, *(others | {version: they_do}).values()])
+    bad = [row for row in table if not row[1].startswith("published")]
+    loaded = [sum("loads" in row[2 + column] for row in bad) for column in range(len(RECORDED))]
+    counts = " and ".join(f"vLLM {one} loads {count}" for one, count in zip(RECORDED, loaded, strict=True))
+    head = ["adapter", "lorafleet", *(f"vLLM {one} by itself" for one in RECORDED)]
+    lines = ["", f"Of these {len(bad)} bad adapters, {counts} by itself.", ""]
+    lines += [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *table)]
+    new = "\n".join([*lines, ""])
     if os.environ.get("CORPUS") == "write":
-        DOCUMENT.write_text(f"{before}{START}{table}{END}{after}")
-        return
-    written = text.removeprefix(before + START).removesuffix(END + after)
-    assert written.splitlines() == table.splitlines(), "run CORPUS=write make contract"
+        DOCUMENT.write_text(f"{before}{START}{new}{END}{after}")
+    else:
+        assert written.splitlines() == new.splitlines(), "run CORPUS=write make contract"
+
+
+def _cells(line: str) -> list[str]:
+    return line.removeprefix("| ").removesuffix(" |").split(" | ")
