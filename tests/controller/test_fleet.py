@@ -265,6 +265,24 @@ async def test_a_slots_bytes_come_from_the_job_that_reads_the_base_models_folder
     assert one.status.memory.slot_bytes is None, "not known for other engines until the next Job"
 
 
+@pytest.mark.parametrize(("words", "size"), [((), 1), (("--dtype", "float32"), 2)])
+async def test_a_slots_bytes_follow_from_the_base_models_config_in_the_spec(words: tuple[str, ...], size: int) -> None:
+    config = {
+        "architectures": ["Qwen2ForCausalLM"],
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "num_hidden_layers": 3,
+    }
+    one = ground({"baseModel": {"name": "base", "config": config}, "capacity": {"maxLoraRank": 8}})
+    one.state.engines["e"] = engine("e", "--enable-lora", "--max-loras", "2", *words, listing={})
+    await one.settle()
+    of_a_layer = 2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128)
+    slot = size * 2 * 8 * 3 * of_a_layer
+    assert (one.status.memory.slot_bytes, one.status.memory.preallocated_bytes) == (slot, 2 * slot)
+
+
 async def test_two_adapters_that_decide_at_once_do_not_get_the_same_place() -> None:
     state = state_of({"capacity": {"maxCpuLoras": 1, "maxLoraRank": 16}})
     for name in ("python", "sql"):

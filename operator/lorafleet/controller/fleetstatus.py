@@ -9,6 +9,7 @@ from lorafleet.api.conditions import ConditionType, Verdict
 from lorafleet.api.fleet import DamagedVersion, EngineStatus, FleetMemory, FleetStorage
 from lorafleet.api.model import moment
 from lorafleet.api.reasons import Reason
+from lorafleet.artifacts.memory import fleet_slot_bytes
 from lorafleet.controller.fleetview import cpu_places, gpu_slots, parallel_size, rank_limit
 from lorafleet.controller.jobs import MAX_CONFIG_BYTES, config_too_large
 from lorafleet.controller.objects import Fleet
@@ -125,10 +126,15 @@ def memory(state: FleetState, volume: VolumeReport | None) -> FleetMemory:
 
 
 def _slot_bytes(state: FleetState, volume: VolumeReport | None) -> int | None:
-    """What a slot takes, as the last Job that has read the base model's folder says."""
+    """What a slot takes: from the base model's config in the spec, or as the last Job that has read its folder says."""
     fleet = state.fleet
     assert fleet and fleet.spec
-    if fleet.spec.base_model.volume is None:
+    base = fleet.spec.base_model
+    if base.config is not None:
+        dtypes = {engine.facts.dtype for engine in state.engines.values()}
+        dtype = "float32" if "float32" in dtypes else None
+        return fleet_slot_bytes(base.config, rank_limit(state), parallel_size(state) or 1, dtype)
+    if base.volume is None:
         return None
     if volume is not None and volume.slot_bytes is not None:
         return volume.slot_bytes
