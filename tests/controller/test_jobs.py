@@ -204,7 +204,7 @@ def test_known_names_travel_as_short_hashes_while_they_fit(state: FleetState) ->
     few, _, _ = jobs.plan_for(state, items, SETTINGS, ["python/1-0123456789ab"])
     assert few.known is not None
     assert [len(name) for name in few.known] == [12]
-    many, _, _ = jobs.plan_for(state, items, SETTINGS, (f"a{number}/1-0123456789ab" for number in range(10_000)))
+    many, _, _ = jobs.plan_for(state, items, SETTINGS, (f"a{number}/1-0123456789ab" for number in range(40_000)))
     assert many.known is None, "all or nothing: a part would make strays of the rest"
     none, _, _ = jobs.plan_for(state, items, SETTINGS)
     assert none.known is None

@@ -68,6 +68,18 @@ def test_a_report_becomes_results() -> None:
     assert found[ITEMS[2]] == Scrubbed(3, ("python/0-abc",), "2026-01-01T00:00:00Z")
 
 
+def test_what_was_left_for_another_job_is_no_failure() -> None:
+    few = {**REPORT, "results": REPORT["results"][:1]}
+    assert len(results({**few, "left": len(ITEMS) - 1})) == 1
+    assert len(results(few)) == len(ITEMS), "without that word it was lost with its pod"
+
+
+@pytest.mark.parametrize("whole", [b"", b"{}", b'{"results": [{"i": 0, "id": 666}]}'])
+def test_a_whole_report_that_kubernetes_does_not_vouch_for_is_not_believed(whole: bytes) -> None:
+    part = {"results": [], "left": len(ITEMS), "full": "0" * 64}
+    assert reports.pod_outcome(pod("Succeeded", json.dumps(part)), ITEMS, whole) == reports.Outcome({})
+
+
 def test_what_was_seen_of_the_volume_is_kept() -> None:
     outcome = reports.pod_outcome(pod("Succeeded", json.dumps(REPORT)), ITEMS)
     assert outcome and outcome.volume

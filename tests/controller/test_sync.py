@@ -1,6 +1,7 @@
 """Which Jobs are made of what is asked for: fair, bounded, and none held up by another's trouble."""
 
 import asyncio
+import hashlib
 import json
 from typing import Any
 
@@ -12,12 +13,13 @@ from lorafleet.controller.settings import Settings
 from lorafleet.controller.state import FleetState, Scrubbed, SyncItem, SyncJob
 from lorafleet.controller.sync import SyncReconciler
 from lorafleet.controller.world import World
-from lorafleet.rollout.observed import Failed
-from lorafleet.store.plan import PLAN_ENV
+from lorafleet.rollout.observed import Failed, Published
+from lorafleet.store.plan import MAX_ITEMS, PLAN_ENV, PublishItem, SyncPlan
 from tests.controller.fakes import FakeKube, world_of
 from tests.controller.fleets import SOURCES, add_adapter, hash_of, item_of, state_of
 
 KEY = World.sync_key(("ns", "fleet"))
+OBJECTS = {"objectStore": {"url": "s3://models/adapters/one/", "endpoint": "https://s3", "secretName": "keys"}}
 OWN = [version for version in SOURCES if version != "2"]
 
 
@@ -68,6 +70,74 @@ async def test_a_job_has_no_more_items_than_its_environment_holds() -> None:
     for job in kube.created:
         (env,) = job["spec"]["template"]["spec"]["containers"][0]["env"]
         assert len(env["value"]) < jobs.MAX_PLAN_BYTES
+
+
+def many_wait(count: int) -> FleetState:
+    """A fleet of which so many versions are to be published, each of an adapter of its own."""
+    state = state_of()
+    for number in range(count):
+        name, uid = f"a{number}", f"u{number}"
+        add_adapter(state, name, uid=uid, sources={"1": OBJECTS})
+        state.sync.requests[name] = (SyncItem(name, uid, version="1", entry=hash_of(state, "1", name)),)
+    return state
+
+
+async def test_many_versions_are_shared_out_to_the_jobs_that_may_be_made() -> None:
+    one, kube = reconciler(many_wait(600), limit=2)
+    await one(KEY)
+    assert [len(jobs.read_items(job)) for job in kube.created] == [MAX_ITEMS, MAX_ITEMS]
+    for job in kube.created:
+        (env,) = job["spec"]["template"]["spec"]["containers"][0]["env"]
+        plan = SyncPlan.model_validate_json(env["value"].replace("$$", "$"))
+        assert [(item.adapter, item.version) for item in plan.items if isinstance(item, PublishItem)] == [
+            (item.adapter, item.version) for item in jobs.read_items(job)
+        ]
+        assert len(env["value"]) < jobs.MAX_PLAN_BYTES
+        assert len(json.dumps(job["metadata"]["annotations"])) < 256 * 1024, "Kubernetes' limit"
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(40, [40]), (41, [40, 1]), (120, [60, 60]), (121, [61, 60])])
+async def test_few_versions_are_not_shared_out(count: int, sizes: list[int]) -> None:
+    one, kube = reconciler(many_wait(count), limit=2)
+    await one(KEY)
+    assert [len(jobs.read_items(job)) for job in kube.created] == sizes
+
+
+def pod_ended(job: str, report: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "metadata": {"name": f"{job}-x", "labels": {sync.JOB_LABEL: job}},
+        "status": {
+            "phase": "Succeeded",
+            "containerStatuses": [{"state": {"terminated": {"message": json.dumps(report)}}}],
+        },
+    }
+
+
+async def test_what_a_job_leaves_goes_into_another_at_once(state: FleetState) -> None:
+    one, kube = reconciler(state, limit=1)
+    ask(state, "1", "hub")
+    await one(KEY)
+    (name,) = state.sync.jobs
+    one._pod(state, "MODIFIED", pod_ended(name, {"results": [{"i": 0, "id": 7}], "left": 1}))
+    job = state.sync.jobs[name]
+    assert job.results is not None
+    assert [item.version for item in job.results] == ["1"]
+    assert [item.version for item in job.open] == ["1"]
+    await one(KEY)
+    assert [versions_of(job) for job in kube.created] == [["1", "hub"], ["hub"]]
+
+
+async def test_a_whole_report_counts_with_kubernetes_word_for_it(state: FleetState) -> None:
+    one, _ = reconciler(state)
+    ask(state, "1", "hub")
+    await one(KEY)
+    (job,) = state.sync.jobs.values()
+    job.report = json.dumps({"results": [{"i": 0, "id": 7}, {"i": 1, "id": 8}]}).encode()
+    full = hashlib.sha256(job.report).hexdigest()
+    one._pod(state, "MODIFIED", pod_ended(job.name, {"results": [], "left": 2, "full": full}))
+    assert job.results is not None
+    assert [result.id for result in job.results.values() if isinstance(result, Published)] == [7, 8]
+    assert job.report == b""
 
 
 async def test_jobs_of_a_fleet_are_bounded(state: FleetState) -> None:

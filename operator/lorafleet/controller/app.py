@@ -19,6 +19,7 @@ import kopf
 from kopf._core.engines.peering import Identity
 
 from lorafleet.api.names import ADAPTER_PLURAL, API_VERSION, FLEET_PLURAL, GROUP, VERSION
+from lorafleet.controller import longreports
 from lorafleet.controller.adapter import AdapterReconciler
 from lorafleet.controller.engine import EngineReconciler
 from lorafleet.controller.fleet import FleetReconciler
@@ -151,10 +152,12 @@ class Operator:
         for key, after in waiting:
             queue.add(key, after)
         stop = asyncio.Event()
-        progress = ProgressPoller(world, _pod_http())
+        progress = ProgressPoller(world, _pod_http(AT_ONCE))
+        reports = longreports.LongReports(world, _pod_http(longreports.AT_ONCE))
         work: list[tuple[str, Coroutine[Any, Any, Any]]] = [
             ("events", writer.post_events()),
             ("progress", progress.run()),
+            ("reports", reports.run()),
         ]
         for namespace in settings.namespaces or (None,):
             work += [(what, sync.follow(what, namespace)) for what in ("jobs", "pods")]
@@ -230,9 +233,9 @@ def _engine_transport() -> Callable[[], httpx.AsyncHTTPTransport]:
     return partial(httpx.AsyncHTTPTransport, verify=ssl.create_default_context(), limits=limits, trust_env=False)
 
 
-def _pod_http() -> httpx.AsyncClient:
-    """The HTTP client for sync pods: each is asked rarely and gone soon, so no connection is kept."""
-    limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=0)
+def _pod_http(at_once: int) -> httpx.AsyncClient:
+    """An HTTP client for sync pods: each is asked rarely and gone soon, so no connection is kept."""
+    limits = httpx.Limits(max_connections=at_once, max_keepalive_connections=0)
     return httpx.AsyncClient(limits=limits, timeout=TIMEOUT, trust_env=False)
 
 

@@ -5,6 +5,7 @@ A source's Secret is named, never read: the Job mounts it, and no value of it pa
 
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from lorafleet.controller.fleetview import oldest_version, parallel_size, rank_l
 from lorafleet.controller.settings import Settings
 from lorafleet.controller.state import FleetState, SyncItem, Task
 from lorafleet.rollout.versions import entry_hash
+from lorafleet.store.packing import pack
 from lorafleet.store.plan import PublishItem, RemoveItem, ScrubItem, SyncPlan
 
 COMPONENT = "sync"
@@ -30,9 +32,13 @@ TRUST = "/trust"
 BASE_CONFIG = "config.json"
 MAX_PLAN_BYTES = 96 * 1024
 """Linux takes 128 KiB in one variable of the environment (MAX_ARG_STRLEN)."""
+MAX_PLAIN_BYTES = 64 * 1024
+"""A longer plan is packed."""
 MAX_CONFIG_BYTES = 48 * 1024
 MAX_ITEM_BYTES = 32 * 1024
-"""What the items of a plan may take together; one item, whatever it is, is less."""
+"""What the items of a packed plan may take together; one item, whatever it is, is less."""
+_BESIDE_BYTES = 8
+"""What an item takes in a packed plan beside its own words."""
 SCRUB_DEADLINES = 6
 """A scrub reads the whole volume: it may take so many times what a sync Job may."""
 
@@ -72,10 +78,26 @@ def claims_of(state: FleetState, item: SyncItem) -> frozenset[str]:
     return frozenset(claim for claim in claims if claim and claim != state.fleet.spec.storage.claim_name)
 
 
-def size_of(state: FleetState, item: SyncItem) -> int:
-    """About how many bytes an item takes in a plan."""
-    found = _found(state, item) if item.task in (Task.PUBLISH, Task.REPAIR) else None
-    return 1024 + (len(found[0].model_dump_json(by_alias=True, exclude_none=True)) if found else 0)
+class Room:
+    """The room for items in a packed plan."""
+
+    def __init__(self) -> None:
+        self._packer = zlib.compressobj(9)
+        self._left = float(MAX_ITEM_BYTES)
+
+    def take(self, state: FleetState, item: SyncItem) -> bool:
+        """Whether there was room for one more item."""
+        found = _found(state, item) if item.task in (Task.PUBLISH, Task.REPAIR) else None
+        words = [item.adapter, item.version, item.served, item.entry]
+        words += [found[0].model_dump_json(by_alias=True, exclude_none=True), _pin(found[1])] if found else []
+        packed = self._packer.compress(" ".join(words).encode()) + self._packer.flush(zlib.Z_SYNC_FLUSH)
+        # Base 85 makes five bytes of four.
+        self._left -= len(packed) * 1.25 + _BESIDE_BYTES
+        return self._left >= 0
+
+
+def _pin(version: VersionStatus | None) -> str:
+    return f"{version.pin} {version.digest}" if version else ""
 
 
 def plan_for(
@@ -185,8 +207,9 @@ def _with_known(plan: SyncPlan, known: Iterable[str] | None) -> SyncPlan:
 
 
 def dump_plan(plan: SyncPlan) -> str:
-    """The plan as it travels in a Job's environment."""
-    return plan.model_dump_json(by_alias=True, exclude_none=True)
+    """The plan as it travels in a Job's environment: packed when it is long."""
+    text = plan.model_dump_json(by_alias=True, exclude_none=True)
+    return text if len(text.encode()) <= MAX_PLAIN_BYTES else pack(text.encode()).decode()
 
 
 def dump_items(items: Sequence[SyncItem]) -> str:

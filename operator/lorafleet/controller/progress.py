@@ -66,9 +66,8 @@ class ProgressPoller:
                     yield state, job
 
     async def _ask(self, ip: str) -> SyncProgress:
-        host = f"[{ip}]" if ":" in ip else ip
         data = b""
-        async with self._http.stream("GET", f"http://{host}:{self._port}/progress") as answer:
+        async with self._http.stream("GET", f"http://{address(ip, self._port)}/progress") as answer:
             answer.raise_for_status()
             async for chunk in answer.aiter_bytes():
                 data += chunk
@@ -90,3 +89,8 @@ class ProgressPoller:
             for item, (done, total) in job.progress.items():
                 about = {"namespace": state.ref[0], "fleet": state.ref[1], "job": job.name, "adapter": item.adapter}
                 log.info("fetching", extra=about | {"version": item.version, "bytes": done, "of": total})
+
+
+def address(ip: str, port: int) -> str:
+    """A pod's address in a URL."""
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"

@@ -1,8 +1,10 @@
 """What a sync Job and its pod say of themselves: why they do not run, and what came of each item. Pure.
 
-Pods may be lost, killed or cut short at any moment: an item without a word failed with its pod and is tried again.
+Pods may be lost, killed or cut short at any moment: an item without a word failed with its pod and is tried again,
+unless the pod says that there was no time or no room for it.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +20,10 @@ _NO_CLAIM = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a pod that has ended says: the result of each item, and what it saw of the volume."""
+    """What a pod that has ended says: the results of items, and what it saw of the volume.
+
+    An item without a result was left for another Job.
+    """
 
     results: dict[SyncItem, Result]
     volume: VolumeReport | None = None
@@ -55,8 +60,11 @@ def running_at(pod: dict[str, Any]) -> str:
     return str(status.get("podIP") or "") if status.get("phase") == "Running" else ""
 
 
-def pod_outcome(pod: dict[str, Any], items: tuple[SyncItem, ...]) -> Outcome | None:
-    """What a sync pod reports; None while it runs."""
+def pod_outcome(pod: dict[str, Any], items: tuple[SyncItem, ...], whole: bytes = b"") -> Outcome | None:
+    """What a sync pod reports; None while it runs.
+
+    ``whole``: what it answered as its whole report, of which its termination message has the sha256.
+    """
     if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
         return None
     containers = pod["status"].get("containerStatuses") or [{}]
@@ -64,6 +72,8 @@ def pod_outcome(pod: dict[str, Any], items: tuple[SyncItem, ...]) -> Outcome | N
     name = pod["metadata"]["name"]
     try:
         report = SyncReport.model_validate_json(ended.get("message") or "")
+        if report.full is not None and report.full == hashlib.sha256(whole).hexdigest():
+            report = SyncReport.model_validate_json(whole)
     except ValueError:
         found = f"exit code {ended.get('exitCode', 'unknown')}, {ended.get('reason') or 'no reason'}"
         return Outcome(lost(items, f"sync pod {name} ended without a report ({found}); its log says more"))
@@ -73,6 +83,8 @@ def pod_outcome(pod: dict[str, Any], items: tuple[SyncItem, ...]) -> Outcome | N
     results: dict[SyncItem, Result] = {}
     for number, item in enumerate(items):
         one = by_number.get(number)
+        if one is None and report.left:
+            continue
         if one is None:
             results |= lost((item,), f"sync pod {name} did not report on this item")
         else:

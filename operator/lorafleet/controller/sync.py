@@ -1,12 +1,14 @@
 """The sync Jobs of a fleet: few at once, several versions each, taking turns between adapters.
 
-Results go to memory and stay with their Job until they are in a written status; only then is the Job deleted. A leader
+Results go to memory and stay with their Job until they are in a written status; only then is the Job deleted. What a
+Job had no time for goes into another. A leader
 that takes over finds the Jobs and their pods in the cluster and goes on. Versions that need different claims go into
 different Jobs, because a pod whose claim does not exist never runs.
 """
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Mapping
 from time import monotonic
 
@@ -22,6 +24,7 @@ from lorafleet.controller.state import FleetState, Result, SyncItem, SyncJob, Ta
 from lorafleet.controller.world import World
 from lorafleet.rollout.observed import Failed
 from lorafleet.store.plan import MAX_ITEMS
+from lorafleet.store.termination import SURE_ITEMS
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +73,7 @@ class SyncReconciler:
         free = limit - len(running) + min(sum(job.stuck for job in running), limit)
         waiting, again = self._ready_items(state, state.sync.waiting())
         while waiting and free > 0:
-            batch = _batch(state, waiting)
+            batch = batch_of(state, waiting, free)
             waiting = [item for item in waiting if item not in batch]
             free -= await self._create(state, batch)
         return again
@@ -215,7 +218,7 @@ class SyncReconciler:
         if known.results is not None:
             return
         known.ip = reports.running_at(pod)
-        outcome = reports.pod_outcome(pod, known.items)
+        outcome = reports.pod_outcome(pod, known.items, known.report)
         if outcome is not None:
             self._take(state, outcome)
             self._finish(state, known, outcome.results, "done")
@@ -262,7 +265,9 @@ class SyncReconciler:
         if job.results is not None:
             return
         job.results = dict(results)
-        job.ip, job.stuck = "", False
+        # What was left for another Job is asked for as before.
+        job.open &= results.keys()
+        job.ip, job.report, job.stuck = "", b"", False
         job.progress.clear()
         SYNC_JOBS.labels(*state.ref, result).inc()
         for item, outcome in results.items():
@@ -285,17 +290,20 @@ def _by_the_scrub(state: FleetState, job: Object, items: tuple[SyncItem, ...]) -
     return any(owner.get("kind") == "CronJob" and owner.get("name") == name for owner in owners)
 
 
-def _batch(state: FleetState, waiting: list[SyncItem]) -> list[SyncItem]:
-    """The items of the next Job: by turns, only such as need the same claims as the first, and as many as fit."""
+def batch_of(state: FleetState, waiting: list[SyncItem], free: int) -> list[SyncItem]:
+    """The items of the next Job: by turns, only such as need the same claims as the first, and as many as fit.
+
+    Of many each Job of the ``free`` ones that may be made gets its share.
+    """
     turns = _take_turns(waiting)
     claims = jobs.claims_of(state, turns[0])
+    most = min(MAX_ITEMS, max(SURE_ITEMS, math.ceil(len(waiting) / free)))
     batch: list[SyncItem] = []
-    room = jobs.MAX_ITEM_BYTES
+    room = jobs.Room()
     for item in turns:
         if jobs.claims_of(state, item) != claims:
             continue
-        room -= jobs.size_of(state, item)
-        if batch and (room < 0 or len(batch) == MAX_ITEMS):
+        if len(batch) == most or not (room.take(state, item) or not batch):
             break
         batch.append(item)
     return batch
