@@ -14,7 +14,7 @@ from importlib import import_module
 
 from bench.figure import Figure
 
-NAMES = ("fanout", "hung", "converge", "repair", "idle", "objects", "sync", "publish", "dedupe")
+NAMES = ("fanout", "hung", "converge", "repair", "idle", "objects", "sync", "bulk", "publish", "dedupe")
 
 
 def main() -> None:

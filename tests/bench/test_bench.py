@@ -37,6 +37,9 @@ def test_a_quick_run_does_its_work_and_prints_one_line_of_json(name: str) -> Non
     elif name == "sync":
         assert set(found["raw"]) == {"bytes", "http", "s3", "huggingFace", "oci"}
         assert found["also"] == {"memory": True}
+    elif name == "bulk":
+        assert found["raw"]["adapters"] == 90
+        assert {found["raw"][line]["jobs"] for line in ("near", "far")} == {2}
     elif name == "publish":
         assert found["also"] == {"memory": True}
     elif name == "dedupe":

@@ -50,11 +50,14 @@ def sync(
         str, typer.Option(envvar="TERMINATION_LOG", help="Where the report goes.")
     ] = "/dev/termination-log",
     log_level: Annotated[str, typer.Option(envvar="LORAFLEET_LOG_LEVEL", help="The lowest level to log.")] = "INFO",
+    port: Annotated[
+        int, typer.Option(envvar="LORAFLEET_PROGRESS_PORT", help="Where it says how far it is.", min=1, max=65535)
+    ] = 8081,
 ) -> None:
     """Publish and remove versions on a fleet's volume, as the operator planned; runs in a Job."""
     from lorafleet.cli.sync import main
 
-    raise typer.Exit(main(plan, Path(termination_log), log_level))
+    raise typer.Exit(main(plan, Path(termination_log), log_level, port))
 
 
 @app.command()
