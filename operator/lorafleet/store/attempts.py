@@ -6,6 +6,7 @@ believed: whoever was slow may still write into what was taken, so its bytes are
 to a new file. A mark is an empty file beside the part whose name says how many bytes have which sha256.
 """
 
+import os
 import re
 import threading
 import time
@@ -47,21 +48,15 @@ class Attempt:
     heads: dict[str, Head] = field(default_factory=dict)
     keep: bool = False
     """Whether there is something that a later attempt can go on with."""
+    parts: Path = field(init=False)
+    """Files on their way, by a name that says all about which bytes they are."""
+    tree: Path = field(init=False)
+    """The version as it will be published."""
+    old: Path = field(init=False)
+    """Folders of earlier attempts."""
 
-    @property
-    def parts(self) -> Path:
-        """Files on their way, by a name that says all about which bytes they are."""
-        return self.folder / "parts"
-
-    @property
-    def tree(self) -> Path:
-        """The version as it will be published."""
-        return self.folder / "tree"
-
-    @property
-    def old(self) -> Path:
-        """Folders of earlier attempts."""
-        return self.folder / "old"
+    def __post_init__(self) -> None:
+        self.parts, self.tree, self.old = (self.folder / name for name in ("parts", "tree", "old"))
 
     def mark(self, part: str, size: int, sha256: str) -> None:
         """Say that the first bytes of a part are written. Raises OSError."""
@@ -113,11 +108,12 @@ def _end(one: Attempt, *, keep: bool) -> None:
 
 
 def _take_over(layout: Layout, prefix: str, one: Attempt) -> None:
-    found = [
-        path
-        for path in layout.staging.glob(f"{prefix}*")
-        if path != one.folder and _UUID.fullmatch(path.name.removeprefix(prefix))
-    ]
+    names = (
+        name
+        for name in os.listdir(layout.staging)  # noqa: PTH208 - names
+        if name.startswith(prefix) and name != one.folder.name and _UUID.fullmatch(name.removeprefix(prefix))
+    )
+    found = [layout.staging / name for name in names]
     if not found:
         return
     now = volume_time(layout, one.fs)

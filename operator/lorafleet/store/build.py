@@ -13,7 +13,7 @@ from pathlib import Path
 from lorafleet.api.fleet import VerificationPolicy
 from lorafleet.api.reasons import Reason
 from lorafleet.artifacts.check import Expectations
-from lorafleet.artifacts.digest import FileDigest, digest, hash_file
+from lorafleet.artifacts.digest import FileDigest, digest
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.artifacts.files import CONFIG_FILE, PICKLE_FILES, SIGNATURE_FILE, WEIGHTS_FILE, Wanted
 from lorafleet.artifacts.peft_config import with_base_model
@@ -139,9 +139,11 @@ def convert(request: Request, fetched: Fetched, into: Attempt) -> tuple[tuple[Fi
 def rewrite_config(into: Attempt, model: str, files: tuple[FileDigest, ...]) -> tuple[FileDigest, ...]:
     """Give the configuration the engines' name of the base model; the answer is the files then. Raises OSError."""
     config, new = into.tree / CONFIG_FILE, into.tree / f"{CONFIG_FILE}.new"
-    into.fs.write_file(new, (with_base_model(config.read_bytes(), model),), sync=False)
+    data = with_base_model(config.read_bytes(), model)
+    into.fs.write_file(new, (data,), sync=False)
     into.fs.rename(new, config)
-    return tuple(hash_file(into.tree, file.path) if file.path == CONFIG_FILE else file for file in files)
+    rewritten = FileDigest(CONFIG_FILE, len(data), hashlib.sha256(data).hexdigest())
+    return tuple(rewritten if file.path == CONFIG_FILE else file for file in files)
 
 
 def _files(

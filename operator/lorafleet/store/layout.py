@@ -7,7 +7,7 @@ appears and disappears by one rename. Names come from users by way of a plan, so
 import re
 import stat
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorafleet.api import names
@@ -27,31 +27,20 @@ class Layout:
     """The volume below ``root``, the place where the fleet's claim is mounted."""
 
     root: Path
+    serving: Path = field(init=False, compare=False)
+    """What engines mount, read-only."""
+    staging: Path = field(init=False, compare=False)
+    """Versions in the making, one folder for each attempt."""
+    blobs: Path = field(init=False, compare=False)
+    """Bytes kept between attempts, by digest."""
+    trash: Path = field(init=False, compare=False)
+    """Versions on their way out."""
+    ids: Path = field(init=False, compare=False)
+    """One empty file for each id that was ever given."""
 
-    @property
-    def serving(self) -> Path:
-        """What engines mount, read-only."""
-        return self.root / names.SERVING
-
-    @property
-    def staging(self) -> Path:
-        """Versions in the making, one folder for each attempt."""
-        return self.root / names.STAGING
-
-    @property
-    def blobs(self) -> Path:
-        """Bytes kept between attempts, by digest."""
-        return self.root / names.BLOBS
-
-    @property
-    def trash(self) -> Path:
-        """Versions on their way out."""
-        return self.root / names.TRASH
-
-    @property
-    def ids(self) -> Path:
-        """One empty file for each id that was ever given."""
-        return self.root / names.IDS
+    def __post_init__(self) -> None:
+        for name in (names.SERVING, names.STAGING, names.BLOBS, names.TRASH, names.IDS):
+            object.__setattr__(self, name, self.root / name)
 
     def version_folder(self, served_name: str) -> Path:
         """Where a version is published. Raises ArtifactError (UnsafePath) for a name that is none."""

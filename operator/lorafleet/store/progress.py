@@ -32,7 +32,7 @@ class Board:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._items: dict[int, ItemProgress] = {}
+        self._items: dict[int, tuple[int, int | None]] = {}
         self._offered = threading.Event()
         self._report = b""
         self.taken = threading.Event()
@@ -40,7 +40,7 @@ class Board:
     def show(self, i: int, done: int, total: int | None) -> None:
         """Say how far an item is."""
         with self._lock:
-            self._items[i] = ItemProgress(i=i, done=done, total=total)
+            self._items[i] = done, total
 
     def drop(self, i: int) -> None:
         """An item ended."""
@@ -50,7 +50,8 @@ class Board:
     def read(self) -> SyncProgress:
         """All of it."""
         with self._lock:
-            return SyncProgress(items=tuple(self._items[i] for i in sorted(self._items)))
+            found = sorted(self._items.items())
+        return SyncProgress(items=tuple(ItemProgress(i=i, done=done, total=total) for i, (done, total) in found))
 
     def offer(self, report: bytes) -> None:
         """There is a report for whoever asks."""
