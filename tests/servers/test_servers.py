@@ -9,8 +9,9 @@ from typing import Any
 
 import obstore
 import pytest
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, close_session, hf_hub_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import _http
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from tests.servers.azure import azure
@@ -272,6 +273,15 @@ def test_the_web_server_is_also_a_process_with_tls(tmp_path: Path) -> None:
 def models(tmp_path: Path) -> Iterator[Hub]:
     with hub(tmp_path / "hub") as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def _the_librarys_own_transport(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A source that ran before in this process has taken the library's requests for itself."""
+    monkeypatch.setattr(_http, "_GLOBAL_CLIENT_FACTORY", _http.default_client_factory)
+    close_session()
+    yield
+    close_session()
 
 
 def api(running: Hub, token: str | None = None) -> HfApi:

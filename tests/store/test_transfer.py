@@ -1,5 +1,6 @@
 """Fetching over a bad line: gone on with, checked, bounded, ended."""
 
+import hashlib
 import os
 import threading
 import time
@@ -88,11 +89,21 @@ def test_a_listing_that_fails_for_a_moment_is_asked_again(volume: Volume, remote
     assert volume.publish(source=remote).id == 1
 
 
+def _others_are_marked(volume: Volume, remote: Remote) -> bool:
+    others = [data for name, data in remote.files.items() if name != WEIGHTS]
+    marks = [f"*.{len(data)}.{hashlib.sha256(data).hexdigest()}" for data in others]
+    return all(any(volume.layout.staging.glob(f"*/parts/{mark}")) for mark in marks)
+
+
 def _broken_off(volume: Volume, remote: Remote, at: int = 2 * CHUNK, **changes: Any) -> None:
     """An attempt that ends by a cut line after some bytes of the weights."""
 
     def cut(name: str, offset: int) -> None:
         if name == WEIGHTS and offset >= at:
+            # The other files come side by side: what is left of them is not left to luck.
+            until = time.monotonic() + 10.0
+            while not _others_are_marked(volume, remote) and time.monotonic() < until:
+                time.sleep(0.001)
             raise unreachable()
 
     whole = remote.meddle
