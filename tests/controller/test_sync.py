@@ -83,7 +83,7 @@ def many_wait(count: int) -> FleetState:
 
 
 async def test_many_versions_are_shared_out_to_the_jobs_that_may_be_made() -> None:
-    one, kube = reconciler(many_wait(600), limit=2)
+    one, kube = reconciler(many_wait(2 * MAX_ITEMS + 100), limit=2)
     await one(KEY)
     assert [len(jobs.read_items(job)) for job in kube.created] == [MAX_ITEMS, MAX_ITEMS]
     for job in kube.created:

@@ -35,7 +35,7 @@ MAX_PLAN_BYTES = 96 * 1024
 MAX_PLAIN_BYTES = 64 * 1024
 """A longer plan is packed."""
 MAX_CONFIG_BYTES = 48 * 1024
-MAX_ITEM_BYTES = 32 * 1024
+MAX_ITEM_BYTES = 48 * 1024
 """What the items of a packed plan may take together; one item, whatever it is, is less."""
 _BESIDE_BYTES = 8
 """What an item takes in a packed plan beside its own words."""

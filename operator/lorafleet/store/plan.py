@@ -16,7 +16,7 @@ from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.store.manifest import Manifest
 from lorafleet.store.packing import unpacked
 
-MAX_ITEMS = 250
+MAX_ITEMS = 500
 PLAN_ENV = "LORAFLEET_PLAN"
 PROGRESS_PORT = 8081
 """Where a Job's pod answers ``GET /progress`` with a SyncProgress while it fetches."""
