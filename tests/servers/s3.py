@@ -29,7 +29,8 @@ def s3(
         "AWS_SECRET_ACCESS_KEY": secrets.token_urlsafe(30),
     }
     options = ["--cert", str(tls.server.certificate), "--key", str(tls.server.key)] if tls else []
-    address = ["--port", f"{where.host}:{port}", "--region", REGION]
+    # Real ones keep connections, too.
+    address = ["--port", f"{where.host}:{port}", "--region", REGION, "--keep-alive"]
     argv: list[str | Path] = [program("versitygw"), *address, *options, "posix", root]
     env = {"ROOT_ACCESS_KEY": keys["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": keys["AWS_SECRET_ACCESS_KEY"]}
 
