@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from lorafleet.store.remove import remove
 from lorafleet.store.repair import repair
 from lorafleet.store.scrub import scrub
 from lorafleet.store.transfer import Progress
+from lorafleet.store.turns import Turned, Turns
 from lorafleet.store.volume import Volume
 
 log = logging.getLogger("lorafleet.sync")
@@ -45,6 +46,7 @@ class Work:
     board: Board
     check: Callable[[], None]
     pace: Pace
+    turns: Turns = field(default_factory=Turns)
 
     @cached_property
     def wanted(self) -> Wanted:
@@ -103,7 +105,7 @@ def publish_one(i: int, item: PublishItem, work: Work, pinned: Callable[[str], N
     place = Place(*(Path(folder) if folder else None for folder in (item.claim, item.secret)))
 
     def opened(pin: str | None) -> Source:
-        return open_source(item.source, place, work.wanted, pin)
+        return Turned(open_source(item.source, place, work.wanted, pin), work.turns)
 
     packed = item.source.oci or item.source.http
     request = Request(
@@ -122,14 +124,15 @@ def publish_one(i: int, item: PublishItem, work: Work, pinned: Callable[[str], N
     )
     how = How(_progress(i, item, work), work.pace)
     start = time.monotonic()
-    if item.repair is not None:
-        outcome, done = repair(work.volume, request, item.repair, opened, how=how, pinned=pinned), "version is whole"
-    else:
-        outcome, done = publish(work.volume, request, opened, how=how, pinned=pinned), "version published"
+    with work.turns.taken():
+        if item.repair is not None:
+            outcome = repair(work.volume, request, item.repair, opened, how=how, pinned=pinned)
+        else:
+            outcome = publish(work.volume, request, opened, how=how, pinned=pinned)
     manifest = outcome.manifest
     about = {"adapter": item.adapter, "version": item.version, "servedName": manifest.served_name, "id": manifest.id}
     about |= {"bytes": manifest.size_bytes, "seconds": round(time.monotonic() - start, 3)}
-    log.info(done, extra=about)
+    log.info("version is whole" if item.repair else "version published", extra=about)
     return _result(i, outcome)
 
 

@@ -94,10 +94,15 @@ class Meter:
         self._progress(self._done, self._total)
 
 
+def is_small(listing: Listing) -> bool:
+    """Whether a listing is nothing but small files."""
+    return all(_is_small(file) and not file.archive for file in listing.files)
+
+
 @contextmanager
 def place(listing: Listing, check: Callable[[], None]) -> Iterator[None]:
     """A place for a listing while the block runs; small files need none. ``check`` is called meanwhile, may raise."""
-    if all(_is_small(file) and not file.archive for file in listing.files):
+    if is_small(listing):
         yield
         return
     with _waiting(_PLACES, check):

@@ -1,0 +1,98 @@
+"""Which threads of a Job run: of those that publish small adapters a few, however many wait for the network.
+
+Python runs one thread at a time, and lets another go on at every call of the operating system, of which publishing has
+a hundred that take microseconds each. With many threads that have something to do, most of the processor's time goes
+into changing threads. So they take turns that last from one wait for the network to the next. Where a turn takes long
+although it is no network that it waits for, the volume is slow, and more of them run side by side.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+from lorafleet.sources.base import Chunk, Listing, Source, SourceFile
+from lorafleet.store.transfer import is_small
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+AT_ONCE = 2
+SLOW_SECONDS = 0.1
+"""Who waits so long for a turn adds one: many times what a turn takes on a fast volume."""
+
+
+class Turns:
+    """The turns of a process. Threads without one run as they like."""
+
+    def __init__(self, at_once: int = AT_ONCE, slow: float = SLOW_SECONDS) -> None:
+        self._free = threading.Semaphore(at_once)
+        self._slow = slow
+        self._mine = threading.local()
+
+    def enter(self) -> None:
+        """Wait for a turn of this thread, which has none, but not for long."""
+        self._free.acquire(timeout=self._slow)
+        self._mine.held = True
+
+    def leave(self) -> None:
+        """Give this thread's turn to another; nothing when it has none."""
+        if getattr(self._mine, "held", False):
+            self._mine.held = False
+            self._free.release()
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """A turn of this thread while the block runs, unless it is given away there."""
+        self.enter()
+        try:
+            yield
+        finally:
+            self.leave()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """While the block waits for something, others have the turn, if this thread has one."""
+        if not getattr(self._mine, "held", False):
+            yield
+            return
+        self.leave()
+        try:
+            yield
+        finally:
+            self.enter()
+
+
+class Turned:
+    """A source that is waited for without a turn. Whoever finds more than small files there goes on without one."""
+
+    def __init__(self, source: Source, turns: Turns) -> None:
+        self._source = source
+        self._turns = turns
+
+    def describe(self) -> "Mapping[str, str]":
+        """As the source."""
+        return self._source.describe()
+
+    def listing(self) -> Listing:
+        """As the source."""
+        with self._turns.away():
+            found = self._source.listing()
+        if not is_small(found):
+            self._turns.leave()
+        return found
+
+    def read(self, file: SourceFile, start: int) -> Iterator[Chunk]:
+        """As the source."""
+        with closing(self._source.read(file, start)) as chunks:  # type: ignore[type-var]
+            while True:
+                with self._turns.away():
+                    chunk = next(chunks, None)
+                if chunk is None:
+                    return
+                yield chunk
+
+    def confirm(self, listing: Listing) -> None:
+        """As the source."""
+        with self._turns.away():
+            self._source.confirm(listing)
