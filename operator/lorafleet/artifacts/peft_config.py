@@ -143,7 +143,9 @@ def with_base_model(data: bytes, model: str) -> bytes:
     """
     config = _object(data)
     config["base_model_name_or_path"] = model
-    return (json.dumps(config, indent=2, allow_nan=False) + "\n").encode()
+    # A line for each field, as PEFT writes it; `indent` would make a slow encoder do the rest, too.
+    lines = (f"  {json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in config.items())
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
 def _object(data: bytes) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
         )
     except RecursionError:
         raise ValueError("it is nested too deep") from None
-    if _is_deep(value):
+    if data.count(b"[") + data.count(b"{") > _MAX_DEPTH and _is_deep(value):
         raise ValueError("it is nested too deep")
     if _HALF_CHARACTER.search(text):
         # Two halves are one character and pass; a lone one is no text, and no other reader takes it.

@@ -1,5 +1,6 @@
 """The keys of a source's Secret, which the Job has as a folder with one file a key. No value is ever in a message."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class Secret:
             return ()
         try:
             # Kubernetes keeps a Secret's content in hidden folders that the keys are links into.
-            keys = sorted(entry.name for entry in self.folder.iterdir() if not entry.name.startswith(".."))
+            keys = sorted(name for name in os.listdir(self.folder) if not name.startswith(".."))  # noqa: PTH208 - names
         except OSError as error:
             raise self._unreadable("it", error) from None
         if not keys:
