@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from lorafleet.sources.base import Chunk, Listing, SourceFile
 from lorafleet.sources.volume import VolumeSource
 from lorafleet.store import transfer
-from lorafleet.store.turns import Turned, Turns
+from lorafleet.store.fs import PosixFileSystem
+from lorafleet.store.turns import TurnedFileSystem, TurnedSource, Turns
 from tests.store.remote import Remote
 from tests.store.volume import Volume
 
@@ -54,7 +56,7 @@ def watched(volume: Volume) -> tuple[Watched, Turns]:
 def test_whoever_waits_for_a_source_has_no_turn(volume: Volume, watched: tuple[Watched, Turns]) -> None:
     source, turns = watched
     with turns.taken():
-        volume.publish(source=Turned(source, turns))
+        volume.publish(source=TurnedSource(source, turns))
         assert free(turns) == 0
     assert {what for what, _ in source.seen} == {"listing", "read", "confirm"}
     assert {free for _, free in source.seen} == {1}
@@ -69,7 +71,7 @@ def test_large_files_are_published_without_a_turn(
     checked: list[int] = []
     with turns.taken():
         volume.publish(
-            source=Turned(source, turns),
+            source=TurnedSource(source, turns),
             progress=lambda done, total: checked.append(free(turns)),
         )
     assert set(checked) == {1}
@@ -104,7 +106,7 @@ def test_a_slow_volume_gets_more_turns() -> None:
 
 def test_bytes_come_as_from_the_source_itself(volume: Volume) -> None:
     source: Any = VolumeSource(volume.claim, "a")
-    turned = Turned(source, Turns())
+    turned = TurnedSource(source, Turns())
     listing = turned.listing()
     assert listing == source.listing()
     assert turned.describe() == source.describe()
@@ -113,3 +115,21 @@ def test_bytes_come_as_from_the_source_itself(volume: Volume) -> None:
             whole = b"".join(bytes(chunk) for chunk in turned.read(file, start))
             assert whole == b"".join(bytes(chunk) for chunk in source.read(file, start))
     turned.confirm(listing)
+
+
+def test_whoever_waits_for_a_disk_has_no_turn(volume: Volume) -> None:
+    turns, synced = Turns(1), []
+
+    class Disk(PosixFileSystem):
+        def sync_file(self, path: Path) -> None:
+            synced.append((path.name, free(turns)))
+            super().sync_file(path)
+
+        def sync_folder(self, path: Path) -> None:
+            synced.append((path.name, free(turns)))
+            super().sync_folder(path)
+
+    with turns.taken():
+        volume.publish(fs=TurnedFileSystem(Disk(), turns))
+    assert {"adapter_model.safetensors", "lorafleet.json", "ids", "tree", "serving"} <= {name for name, _ in synced}
+    assert {count for _, count in synced} == {1}

@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from lorafleet.store.remove import remove
 from lorafleet.store.repair import repair
 from lorafleet.store.scrub import scrub
 from lorafleet.store.transfer import Progress
-from lorafleet.store.turns import Turned, Turns
+from lorafleet.store.turns import TurnedSource, Turns
 from lorafleet.store.volume import Volume
 
 log = logging.getLogger("lorafleet.sync")
@@ -46,7 +46,7 @@ class Work:
     board: Board
     check: Callable[[], None]
     pace: Pace
-    turns: Turns = field(default_factory=Turns)
+    turns: Turns
 
     @cached_property
     def wanted(self) -> Wanted:
@@ -105,7 +105,7 @@ def publish_one(i: int, item: PublishItem, work: Work, pinned: Callable[[str], N
     place = Place(*(Path(folder) if folder else None for folder in (item.claim, item.secret)))
 
     def opened(pin: str | None) -> Source:
-        return Turned(open_source(item.source, place, work.wanted, pin), work.turns)
+        return TurnedSource(open_source(item.source, place, work.wanted, pin), work.turns)
 
     packed = item.source.oci or item.source.http
     request = Request(

@@ -30,6 +30,7 @@ from lorafleet.store.progress import Board
 from lorafleet.store.reading import READER, Pace
 from lorafleet.store.room import used_bytes
 from lorafleet.store.termination import encode, messages
+from lorafleet.store.turns import TurnedFileSystem, Turns
 from lorafleet.store.volume import Volume
 
 log = logging.getLogger("lorafleet.sync")
@@ -97,14 +98,15 @@ def run_sync(
     """
     stop = stop or Stop(plan.deadline_seconds)
     done = {} if results is None else results
-    volume = Volume(Layout(Path(plan.root)), fs, plan.quota_bytes)
+    turns = Turns()
+    volume = Volume(Layout(Path(plan.root)), TurnedFileSystem(fs, turns), plan.quota_bytes)
     try:
         prepare(volume.layout, fs)
     except ArtifactError as error:
         log.error("volume cannot be used", extra={"reason": error.reason, "detail": error.message})
         done.update({i: plans.failed(i, error) for i in range(len(plan.items))})
         return plans.complete(plan, done, "")
-    work = Work(plan, volume, board or Board(), stop.check, pace or Pace(wait=stop.wait))
+    work = Work(plan, volume, board or Board(), stop.check, pace or Pace(wait=stop.wait), turns)
     left: set[int] = set()
     for kind, at_once, seconds in (
         (RemoveItem, 1, math.inf),

@@ -19,8 +19,9 @@ def highest(layout: Layout) -> int:
 def allocate(layout: Layout, min_id: int, fs: FileSystem, known: int | None = None) -> int:
     """Take the lowest id that is above all taken ones and at least ``min_id`` (which is 1 or more). Raises OSError.
 
-    ``known``: an id above which the caller has seen none taken, so that it is not looked for again. An id whose job
-    dies before it publishes is lost; nothing needs them to be without gaps.
+    It is durable once the folder of ids is, for which the caller cares before anybody can see it. ``known``: an id
+    above which the caller has seen none taken, so that it is not looked for again. An id whose job dies before it
+    publishes is lost; nothing needs them to be without gaps.
     """
     number = max((highest(layout) if known is None else known) + 1, min_id, 1)
     while True:
@@ -30,7 +31,6 @@ def allocate(layout: Layout, min_id: int, fs: FileSystem, known: int | None = No
         except FileExistsError:
             number = max(number, highest(layout)) + 1
         else:
-            fs.sync_folder(layout.ids)
             return number
 
 

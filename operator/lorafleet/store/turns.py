@@ -2,16 +2,18 @@
 
 Python runs one thread at a time, and lets another go on at every call of the operating system, of which publishing has
 a hundred that take microseconds each. With many threads that have something to do, most of the processor's time goes
-into changing threads. So they take turns that last from one wait for the network to the next. Where a turn takes long
-although it is no network that it waits for, the volume is slow, and more of them run side by side.
+into changing threads. So they take turns that last from one wait for the network or a disk to the next. Where a turn
+takes long even so, everything on the volume is slow, as over a network, and more of them run side by side.
 """
 
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorafleet.sources.base import Chunk, Listing, Source, SourceFile
+from lorafleet.store.fs import FileSystem
 from lorafleet.store.transfer import is_small
 
 if TYPE_CHECKING:
@@ -63,7 +65,34 @@ class Turns:
             self.enter()
 
 
-class Turned:
+class TurnedFileSystem:
+    """A file system on which a thread has no turn while something is made durable, for which it waits for a disk."""
+
+    def __init__(self, fs: FileSystem, turns: Turns) -> None:
+        self._fs = fs
+        self._turns = turns
+        self.make_folder = fs.make_folder
+        self.write_file = fs.write_file
+        self.link = fs.link
+        self.clone = fs.clone
+        self.set_mode = fs.set_mode
+        self.rename = fs.rename
+        self.remove_file = fs.remove_file
+        self.remove_folder = fs.remove_folder
+        self.free_bytes = fs.free_bytes
+
+    def sync_file(self, path: Path) -> None:
+        """As the file system."""
+        with self._turns.away():
+            self._fs.sync_file(path)
+
+    def sync_folder(self, path: Path) -> None:
+        """As the file system."""
+        with self._turns.away():
+            self._fs.sync_folder(path)
+
+
+class TurnedSource:
     """A source that is waited for without a turn. Whoever finds more than small files there goes on without one."""
 
     def __init__(self, source: Source, turns: Turns) -> None:

@@ -42,7 +42,9 @@ class Volume:
         return Blobs(self.layout, self.fs, sharing)
 
     def new_id(self, min_id: int) -> int:
-        """An id that no version ever had. Raises OSError."""
+        """An id that no version ever had, and that stays taken whatever happens. Raises OSError."""
         with self._lock:
-            self._highest = ids.allocate(self.layout, min_id, self.fs, self._highest)
-            return self._highest
+            number = self._highest = ids.allocate(self.layout, min_id, self.fs, self._highest)
+        # Outside of the lock: what many threads ask a disk for at once it does at once.
+        self.fs.sync_folder(self.layout.ids)
+        return number
