@@ -7,16 +7,19 @@ writes the termination message into the pod's status.
 import asyncio
 import contextlib
 import json
+import os
 from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lorafleet.cli.sync import run_sync
+from aiohttp import web
+
+from lorafleet.cli.sync import TAKE_SECONDS, run_sync
 from lorafleet.controller import jobs
 from lorafleet.controller.kube import KubeError, informer, path
 from lorafleet.store.packing import unpacked
-from lorafleet.store.plan import PLAN_ENV, SyncPlan, SyncReport
+from lorafleet.store.plan import PLAN_ENV, PROGRESS_PORT, REPORT_PATH, SyncPlan, SyncReport
 from lorafleet.store.termination import messages
 from tests.harness.plane import Plane
 
@@ -37,6 +40,8 @@ class FakeKubelet:
         self.ended: dict[str, float] = {}
         self.missing: set[str] = set()
         """Claims that do not exist: their pods are never scheduled."""
+        self.handed_over = 0
+        """How many reports were too long for a termination message."""
         self.messages: list[str] = []
         """The termination messages of all pods."""
 
@@ -87,7 +92,9 @@ class FakeKubelet:
             if folder is not None:
                 folders[mount] = str(folder)
         plan = SyncPlan.model_validate(_moved(unpacked(json.loads(text)), folders))
-        message, _ = messages(await asyncio.to_thread(self.run, plan))
+        message, whole = messages(await asyncio.to_thread(self.run, plan))
+        if whole is not None:
+            await self._hand_over(namespace, name, whole)
         status = {
             "phase": "Succeeded",
             "conditions": [{"type": "Ready", "status": "False"}],
@@ -105,6 +112,30 @@ class FakeKubelet:
         await self._plane.merge(path("v1", "pods", namespace, name, "status"), {"status": status})
         self.messages.append(message.decode())
         self.ended[name] = asyncio.get_running_loop().time()
+
+    async def _hand_over(self, namespace: str, name: str, report: bytes) -> None:
+        """What the pod does with a report that is too long: it waits at its address for the operator to ask for it."""
+        self.handed_over += 1
+        ip = f"127.{32 + os.getpid() % 64}.{self.handed_over // 250}.{self.handed_over % 250 + 1}"
+        taken = asyncio.Event()
+
+        async def answer(_: web.Request) -> web.Response:
+            taken.set()
+            return web.Response(body=report)
+
+        app = web.Application()
+        app.router.add_get(REPORT_PATH, answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, ip, PROGRESS_PORT).start()
+            status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}
+            await self._plane.merge(path("v1", "pods", namespace, name, "status"), {"status": status})
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(taken.wait(), TAKE_SECONDS)
+        finally:
+            # It ends when the answer is sent.
+            await runner.cleanup()
 
     async def _folder(self, namespace: str, pod: str, volume: dict[str, Any]) -> Path | None:
         """The folder that a volume of a pod is; one that is optional and not there is empty."""
