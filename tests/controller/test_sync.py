@@ -15,6 +15,7 @@ from lorafleet.controller.sync import SyncReconciler
 from lorafleet.controller.world import World
 from lorafleet.rollout.observed import Failed, Published
 from lorafleet.store.plan import MAX_ITEMS, PLAN_ENV, PublishItem, SyncPlan
+from lorafleet.store.termination import SURE_ITEMS
 from tests.controller.fakes import FakeKube, world_of
 from tests.controller.fleets import SOURCES, add_adapter, hash_of, item_of, state_of
 
@@ -127,6 +128,17 @@ async def test_what_a_job_leaves_goes_into_another_at_once(state: FleetState) ->
     assert [versions_of(job) for job in kube.created] == [["1", "hub"], ["hub"]]
 
 
+async def test_jobs_are_small_where_their_pods_cannot_be_asked() -> None:
+    state = many_wait(300)
+    one, kube = reconciler(state, limit=1)
+    await one(KEY)
+    (name,) = state.sync.jobs
+    report = {"results": [{"i": 0, "id": 7}], "left": 299, "full": "0" * 64}
+    one._pod(state, "MODIFIED", pod_ended(name, report))
+    await one(KEY)
+    assert [len(jobs.read_items(job)) for job in kube.created] == [300, SURE_ITEMS]
+
+
 async def test_a_whole_report_counts_with_kubernetes_word_for_it(state: FleetState) -> None:
     one, _ = reconciler(state)
     ask(state, "1", "hub")
@@ -138,6 +150,7 @@ async def test_a_whole_report_counts_with_kubernetes_word_for_it(state: FleetSta
     assert job.results is not None
     assert [result.id for result in job.results.values() if isinstance(result, Published)] == [7, 8]
     assert job.report == b""
+    assert not state.sync.unheard
 
 
 async def test_jobs_of_a_fleet_are_bounded(state: FleetState) -> None:

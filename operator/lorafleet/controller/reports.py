@@ -22,11 +22,13 @@ _NO_CLAIM = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 class Outcome:
     """What a pod that has ended says: the results of items, and what it saw of the volume.
 
-    An item without a result was left for another Job.
+    An item without a result was left for another Job. ``partial``: it had more to say than Kubernetes keeps, and the
+    rest did not come from the pod itself.
     """
 
     results: dict[SyncItem, Result]
     volume: VolumeReport | None = None
+    partial: bool = False
 
 
 def _unscheduled(pod: dict[str, Any]) -> str | None:
@@ -89,7 +91,7 @@ def pod_outcome(pod: dict[str, Any], items: tuple[SyncItem, ...], whole: bytes =
             results |= lost((item,), f"sync pod {name} did not report on this item")
         else:
             results[item] = _result(item, one, str(ended.get("finishedAt") or ""))
-    return Outcome(results, report.volume)
+    return Outcome(results, report.volume, partial=report.full is not None)
 
 
 def _result(item: SyncItem, result: ItemResult, ended: str) -> Result:

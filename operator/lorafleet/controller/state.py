@@ -159,6 +159,8 @@ class Sync:
     asked: dict[str, float] = field(default_factory=dict)
     """Since when the removal of a served name is asked for, on the monotonic clock."""
     terminating: bool = False
+    unheard: bool = False
+    """A report that was too long for Kubernetes did not come from its pod: Jobs have no more items than always fit."""
     volume: VolumeReport | None = None
     """What the last Job saw of the volume, until it is in the fleet's status."""
 

@@ -23,7 +23,7 @@ from lorafleet.controller.settings import Settings
 from lorafleet.controller.state import FleetState, Result, SyncItem, SyncJob, Task
 from lorafleet.controller.world import World
 from lorafleet.rollout.observed import Failed
-from lorafleet.store.plan import MAX_ITEMS
+from lorafleet.store.plan import MAX_ITEMS, PROGRESS_PORT
 from lorafleet.store.termination import SURE_ITEMS
 
 log = logging.getLogger(__name__)
@@ -250,7 +250,14 @@ class SyncReconciler:
         self._finish(state, job, dict.fromkeys(job.items, failure), "lost")
 
     def _take(self, state: FleetState, outcome: Outcome) -> None:
-        """Keeps what a Job saw of the volume for the fleet's status."""
+        """Keeps what a Job saw of the volume for the fleet's status, and whether its pod could be asked."""
+        if outcome.partial and not state.sync.unheard:
+            state.sync.unheard = True
+            log.warning(
+                "the report of a sync pod did not come; its Jobs are small from now on: let the operator connect to"
+                " sync pods",
+                extra={"namespace": state.ref[0], "fleet": state.ref[1], "port": PROGRESS_PORT},
+            )
         if outcome.volume is not None:
             state.sync.volume = outcome.volume
             self._world.ask_fleet(state)
@@ -297,7 +304,8 @@ def batch_of(state: FleetState, waiting: list[SyncItem], free: int) -> list[Sync
     """
     turns = _take_turns(waiting)
     claims = jobs.claims_of(state, turns[0])
-    most = min(MAX_ITEMS, max(SURE_ITEMS, math.ceil(len(waiting) / free)))
+    largest = SURE_ITEMS if state.sync.unheard else MAX_ITEMS
+    most = min(largest, max(SURE_ITEMS, math.ceil(len(waiting) / free)))
     batch: list[SyncItem] = []
     room = jobs.Room()
     for item in turns:
