@@ -1,5 +1,6 @@
 """A source behind a bad line: what it holds, where the line is cut, what was asked of it."""
 
+import gzip
 import hashlib
 import io
 import tarfile
@@ -98,9 +99,14 @@ class Cuts:
 
 
 def tarball(folder: Path) -> bytes:
-    """The files of a folder, in a tar.gz."""
+    """The files of a folder, in a tar.gz: the same bytes for the same files, whenever it is made."""
+
+    def timeless(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.mtime = 0
+        return member
+
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+    with gzip.GzipFile(fileobj=out, mode="wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
         for path in sorted(folder.iterdir()):
-            tar.add(path, f"./{path.name}")
+            tar.add(path, f"./{path.name}", filter=timeless)
     return out.getvalue()

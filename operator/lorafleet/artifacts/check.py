@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorafleet.api.reasons import Reason
 from lorafleet.artifacts import memory, peft_config, safetensors_header
@@ -27,6 +27,9 @@ from lorafleet.artifacts.files import (
 from lorafleet.artifacts.peft_config import PeftConfig
 from lorafleet.artifacts.safetensors_header import Header, Weights
 from lorafleet.artifacts.shapes import check_shapes
+
+if TYPE_CHECKING:
+    from lorafleet.artifacts.tensors import Numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ class Examination:
 
     folder: Path
     expectations: Expectations
+    numbers: "Numbers | None" = None
     files: tuple[tuple[str, int], ...] = ()
     config: PeftConfig | None = None
     header: Header | None = None
@@ -168,7 +172,7 @@ class Examination:
         # Late, for numpy.
         from lorafleet.artifacts.tensors import scan
 
-        zero = scan(self.folder / WEIGHTS_FILE, self.header, self.weights)
+        zero = scan(self.folder / WEIGHTS_FILE, self.header, self.weights, self.numbers)
         if self.config.scales_to_zero:
             self.notices.append((Reason.HAS_NO_EFFECT, f"the adapter has no effect: {CONFIG_FILE} has lora_alpha 0"))
         elif len(zero) == len(self.weights.pairs):
@@ -192,9 +196,12 @@ _WHAT_IS_ZERO = (
 )
 
 
-def check(folder: Path, expectations: Expectations) -> AdapterInfo:
-    """Check an adapter's folder. Raises ArtifactError with the first thing that is wrong, and OSError."""
-    examination = Examination(folder, expectations)
+def check(folder: Path, expectations: Expectations, numbers: "Numbers | None" = None) -> AdapterInfo:
+    """Check an adapter's folder. Raises ArtifactError with the first thing that is wrong, and OSError.
+
+    ``numbers``: what was found in the weights of the folder while they arrived.
+    """
+    examination = Examination(folder, expectations, numbers)
     for step in examination.steps():
         step.run()
     return examination.info()

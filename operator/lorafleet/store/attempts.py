@@ -14,12 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lorafleet.api.reasons import Reason
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.store.fs import FileSystem, remove_tree
 from lorafleet.store.layout import Layout
 from lorafleet.store.staging import last_written, volume_time
+
+if TYPE_CHECKING:
+    from lorafleet.artifacts.tensors import Numbers
 
 ABANDONED_SECONDS = 5.0
 """An attempt shows a sign of life more often than that; without one for so long it is taken over."""
@@ -48,6 +52,8 @@ class Attempt:
     heads: dict[str, Head] = field(default_factory=dict)
     keep: bool = False
     """Whether there is something that a later attempt can go on with."""
+    numbers: "Numbers | None" = None
+    """What was found in the weights of ``tree`` while they arrived."""
     parts: Path = field(init=False)
     """Files on their way, by a name that says all about which bytes they are."""
     tree: Path = field(init=False)

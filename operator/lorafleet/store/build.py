@@ -169,6 +169,7 @@ def _files(
         return _unpack([(one.file, one.part) for one in archives], request, into, meter)
     for one in received:
         volume.fs.rename(one.part, into.tree / one.file.path)
+        into.numbers = one.numbers or into.numbers
     return tuple(sorted([*taken, *(one.digest for one in received)], key=lambda file: file.path))
 
 

@@ -137,7 +137,7 @@ def _publish(volume: Volume, request: Request, source: Source, listing: Listing,
         if _exists(layout.version_folder(served_name)):
             return _found(volume, request, served_name, fetched, one)
         files, converted = convert(request, fetched, one)
-        info = check(one.tree, request.expectations)
+        info = check(one.tree, request.expectations, one.numbers)
         files = rewrite_config(one, request.model, files)
         for file in files:
             volume.blobs.give(file, one.tree / file.path)

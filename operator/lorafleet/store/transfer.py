@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lorafleet.api.reasons import Reason
 from lorafleet.artifacts.digest import CHUNK_BYTES, FileDigest
@@ -22,6 +23,9 @@ from lorafleet.artifacts.files import WEIGHTS_FILE, Limits, check_sizes
 from lorafleet.sources.base import Checksum, Chunk, Listing, Source, SourceFile
 from lorafleet.store.attempts import Attempt, Head
 from lorafleet.store.reading import Pace, ahead, read
+
+if TYPE_CHECKING:
+    from lorafleet.artifacts.tensors import Arriving, Numbers
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes so far and of all files, None while a size is unknown; from any thread; may raise to end it."""
@@ -129,11 +133,12 @@ class _Over(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A file that is in ``parts`` under the name ``part``."""
+    """A file that is in ``parts`` under the name ``part``. ``numbers``: those of large weights."""
 
     file: SourceFile
     digest: FileDigest
     part: Path
+    numbers: "Numbers | None" = None
 
 
 class Transfer:
@@ -203,16 +208,17 @@ class Transfer:
 
     def _write(self, file: SourceFile, part: str, head: Head | None) -> Received:
         counted = _Counted(file, self._limits, self._meter)
+        arriving = _arriving(file)
         path = self._into.parts / part
         try:
             with closing(self._stream(file, counted, head)) as chunks:
-                self._into.fs.write_file(path, self._marked(part, counted, chunks), sync=False)
+                self._into.fs.write_file(path, self._marked(part, counted, arriving, chunks), sync=False)
             counted.finish()
         except BaseException:
             with suppress(Exception):
                 self._meter.add(-counted.done)
             raise
-        return Received(file, counted.digest(), path)
+        return Received(file, counted.digest(), path, arriving.numbers() if arriving else None)
 
     def _stream(self, file: SourceFile, counted: "_Counted", head: Head | None) -> Generator[Chunk, None, None]:
         if head is not None and (file.size is None or head.size <= file.size):
@@ -223,11 +229,15 @@ class Transfer:
             return
         yield from ahead(lambda ended: read(self._source, file, start, self._pace, ended), self._check)
 
-    def _marked(self, part: str, counted: "_Counted", chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    def _marked(
+        self, part: str, counted: "_Counted", arriving: "Arriving | None", chunks: Iterator[Chunk]
+    ) -> Iterator[Chunk]:
         marked, at = 0, time.monotonic()
         try:
             for chunk in chunks:
                 counted.add(chunk)
+                if arriving is not None:
+                    arriving.add(chunk)
                 yield chunk
                 self._check()
                 self._meter.add(len(chunk))
@@ -253,6 +263,15 @@ class Transfer:
     def _part(self, file: SourceFile) -> str:
         text = json.dumps([*self._about, file.path, file.identity, file.size])
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _arriving(file: SourceFile) -> "Arriving | None":
+    """What looks at the numbers of large weights while they come: later it would have to read them again."""
+    if file.path != WEIGHTS_FILE or file.archive or file.size is None or _is_small(file):
+        return None
+    from lorafleet.artifacts.tensors import Arriving
+
+    return Arriving(file.size)
 
 
 def _is_small(file: SourceFile) -> bool:
