@@ -16,8 +16,8 @@ from google.protobuf import json_format
 from model_signing import hashing, signing
 from model_signing._signing import signing as payloads
 
-from lorafleet.api.fleet import SignatureTrust
 from lorafleet.api.reasons import Reason
+from lorafleet.api.verification import SignatureTrust
 from lorafleet.artifacts.digest import FileDigest, hash_file
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.artifacts.signature import verify

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lorafleet.api.fleet import VerificationPolicy
+from lorafleet.api.verification import VerificationPolicy
 from lorafleet.controller import jobs, manifests
 from lorafleet.controller.settings import Settings
 from lorafleet.controller.state import FleetState, SyncItem, Task

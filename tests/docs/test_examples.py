@@ -10,9 +10,10 @@ import yaml
 
 from lorafleet.api.adapter import LoRAAdapterSpec
 from lorafleet.api.crd import crds
-from lorafleet.api.fleet import PicklePolicy, SignatureTrust, SpecialistFleetSpec, VerificationPolicy
+from lorafleet.api.fleet import PicklePolicy, SpecialistFleetSpec
 from lorafleet.api.names import ADAPTER_KIND, API_VERSION, FLEET_KIND
 from lorafleet.api.sources import Source
+from lorafleet.api.verification import SignatureTrust, VerificationPolicy
 from lorafleet.engines.diagnosis import Expectations, diagnose
 from lorafleet.engines.facts import engine_facts
 

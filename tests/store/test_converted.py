@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from model_signing import signing
 
-from lorafleet.api.fleet import ConfigMapKeyRef, SignatureTrust, VerificationPolicy
 from lorafleet.api.reasons import Reason
+from lorafleet.api.verification import ConfigMapKeyRef, SignatureTrust, VerificationPolicy
 from lorafleet.artifacts import pickles
 from lorafleet.artifacts.digest import digest, hash_file
 from lorafleet.artifacts.errors import ArtifactError

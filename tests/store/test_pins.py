@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lorafleet.api.fleet import ConfigMapKeyRef, SignatureTrust, VerificationPolicy
 from lorafleet.api.reasons import Reason
+from lorafleet.api.verification import ConfigMapKeyRef, SignatureTrust, VerificationPolicy
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.artifacts.files import Wanted
 from lorafleet.store import manifest as manifests

@@ -14,7 +14,8 @@ import yaml
 
 from lorafleet.api import names
 from lorafleet.api.adapter import LoRAAdapterSpec, LoRAAdapterStatus
-from lorafleet.api.fleet import SpecialistFleetSpec, SpecialistFleetStatus
+from lorafleet.api.fleet import SpecialistFleetSpec
+from lorafleet.api.fleetstatus import SpecialistFleetStatus
 from lorafleet.api.model import ApiModel
 
 _KEPT = {

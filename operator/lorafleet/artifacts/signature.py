@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from model_signing._signing import sign_certificate, sign_ec_key, sign_sigstore, sign_sigstore_pb
 from OpenSSL import crypto
 
-from lorafleet.api.fleet import CertificateTrust, SignatureTrust, SigstoreTrust
 from lorafleet.api.reasons import Reason
+from lorafleet.api.verification import CertificateTrust, SignatureTrust, SigstoreTrust
 from lorafleet.artifacts.digest import CHUNK_BYTES, FileDigest
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.artifacts.files import SIGNATURE_FILE

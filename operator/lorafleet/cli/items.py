@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lorafleet.api.fleet import VerificationPolicy
 from lorafleet.api.reasons import Reason
+from lorafleet.api.verification import VerificationPolicy
 from lorafleet.artifacts.check import Expectations
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.artifacts.files import Limits, Wanted

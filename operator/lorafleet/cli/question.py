@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorafleet.api.fleet import CertificateTrust, ConfigMapKeyRef, SignatureTrust, SigstoreTrust
 from lorafleet.api.model import quantity
 from lorafleet.api.sources import Source as SourceSpec
+from lorafleet.api.verification import CertificateTrust, ConfigMapKeyRef, SignatureTrust, SigstoreTrust
 from lorafleet.artifacts.check import Expectations
 from lorafleet.artifacts.files import Limits, Wanted, is_adapter_file
 from lorafleet.cli.address import Options, Unusable, parse

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from lorafleet.api.fleet import PendingRemoval
+from lorafleet.api.fleetstatus import PendingRemoval
 from lorafleet.api.model import timestamp
 from lorafleet.api.names import ADAPTER_KIND
 from lorafleet.api.reasons import Reason

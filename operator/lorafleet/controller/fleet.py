@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 
 from lorafleet.api.conditions import merge
-from lorafleet.api.fleet import FleetStorage, PendingRemoval, SpecialistFleetStatus
+from lorafleet.api.fleetstatus import FleetStorage, PendingRemoval, SpecialistFleetStatus
 from lorafleet.api.model import seconds, timestamp
 from lorafleet.api.names import served_name
 from lorafleet.controller import fleetstatus

@@ -6,7 +6,7 @@ The condition Checked speaks of the volume and of what cannot be checked; Ready 
 from collections.abc import Collection
 
 from lorafleet.api.conditions import ConditionType, Verdict
-from lorafleet.api.fleet import DamagedVersion, EngineStatus, FleetMemory, FleetStorage
+from lorafleet.api.fleetstatus import DamagedVersion, EngineStatus, FleetMemory, FleetStorage
 from lorafleet.api.model import moment
 from lorafleet.api.reasons import Reason
 from lorafleet.artifacts.memory import fleet_slot_bytes

@@ -4,7 +4,8 @@ import hashlib
 import json
 import re
 
-from lorafleet.api.fleet import FleetMemory, SpecialistFleetSpec
+from lorafleet.api.fleet import SpecialistFleetSpec
+from lorafleet.api.fleetstatus import FleetMemory
 from lorafleet.api.model import seconds
 from lorafleet.controller.objects import Adapter
 from lorafleet.controller.state import FleetState

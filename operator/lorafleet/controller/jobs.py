@@ -12,8 +12,9 @@ from typing import Any
 
 from lorafleet.api import names
 from lorafleet.api.adapter import AdapterVersion, VersionStatus
-from lorafleet.api.fleet import ClaimFolder, ConfigMapKeyRef, PicklePolicy, SpecialistFleetSpec
+from lorafleet.api.fleet import ClaimFolder, PicklePolicy, SpecialistFleetSpec
 from lorafleet.api.model import quantity
+from lorafleet.api.verification import ConfigMapKeyRef
 from lorafleet.artifacts.files import Limits
 from lorafleet.controller.fleetview import oldest_version, parallel_size, rank_limit
 from lorafleet.controller.settings import Settings

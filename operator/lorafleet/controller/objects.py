@@ -12,7 +12,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from lorafleet.api.adapter import LoRAAdapterSpec, LoRAAdapterStatus
-from lorafleet.api.fleet import SpecialistFleetSpec, SpecialistFleetStatus
+from lorafleet.api.fleet import SpecialistFleetSpec
+from lorafleet.api.fleetstatus import SpecialistFleetStatus
 from lorafleet.api.model import ApiModel, moment
 from lorafleet.api.names import ACTION_ANNOTATION, FINALIZER
 

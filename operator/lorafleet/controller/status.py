@@ -11,7 +11,7 @@ from typing import Any
 
 from lorafleet.api.adapter import LoRAAdapterStatus
 from lorafleet.api.conditions import Condition, ConditionType, transitions
-from lorafleet.api.fleet import SpecialistFleetStatus
+from lorafleet.api.fleetstatus import SpecialistFleetStatus
 from lorafleet.api.model import timestamp
 from lorafleet.api.names import ADAPTER_KIND, ADAPTER_PLURAL, API_VERSION, FINALIZER, FLEET_KIND, FLEET_PLURAL
 from lorafleet.controller.kube import Kube, KubeError, path

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from lorafleet.api.adapter import LoRAAdapterStatus
-from lorafleet.api.fleet import SpecialistFleetStatus
+from lorafleet.api.fleetstatus import SpecialistFleetStatus
 from lorafleet.api.names import served_name
 from lorafleet.controller.fleetview import cpu_places
 from lorafleet.controller.objects import Adapter, Fleet, Ref, parse_adapter, parse_fleet

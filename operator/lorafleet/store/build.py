@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lorafleet.api.fleet import VerificationPolicy
 from lorafleet.api.reasons import Reason
+from lorafleet.api.verification import VerificationPolicy
 from lorafleet.artifacts.check import Expectations
 from lorafleet.artifacts.digest import FileDigest, digest
 from lorafleet.artifacts.errors import ArtifactError

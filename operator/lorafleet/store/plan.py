@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from lorafleet.api.fleet import SignatureTrust, VerificationPolicy
 from lorafleet.api.model import ApiModel, Digest, DnsName, ModelName, VersionName
 from lorafleet.api.reasons import Reason
 from lorafleet.api.sources import Source
+from lorafleet.api.verification import SignatureTrust, VerificationPolicy
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.store.manifest import Manifest
 from lorafleet.store.packing import unpacked

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorafleet.api.fleet import SignatureTrust, VerificationPolicy
 from lorafleet.api.reasons import Reason
+from lorafleet.api.verification import SignatureTrust, VerificationPolicy
 from lorafleet.artifacts.digest import FileDigest
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.artifacts.files import SIGNATURE_FILE
