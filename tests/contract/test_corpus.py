@@ -70,6 +70,7 @@ def _short(message: str, load: dict[str, str]) -> str:
     text = message.replace(load["lora_path"], "…").replace(load["lora_name"], "x").replace("|", "/")
     text = _AROUND.sub(r"\1", " ".join(text.split())).replace("`", "'")
     text = re.sub(r"\{[^{}]*\}", "{…}", text)
+    text = re.sub(r"(invalid offset for tensor) '[^']*'", r"\1 '…'", text)  # which one is first changes from run to run
     text = re.sub(r"\\x00|[^ -~…]", "?", text)
     return f"`{text if len(text) <= _LONG else text[:_LONG] + '…'}`".replace("``", "no message")
 
