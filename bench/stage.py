@@ -18,7 +18,7 @@ from bench.engines import Engines, engines
 from bench.figure import say
 from e2e.cluster.api import Api
 from lorafleet.api import names
-from lorafleet.controller.kube import path
+from lorafleet.kube import path
 from tests.adapters import adapter as write_adapter
 from tests.harness import plane as planes
 from tests.harness.kubelet import FakeKubelet

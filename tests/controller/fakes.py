@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from lorafleet.controller.kube import Kube, KubeError
 from lorafleet.controller.queue import Key
 from lorafleet.controller.state import FleetState
 from lorafleet.controller.world import World
+from lorafleet.kube import Kube, KubeError
 
 
 class FakeKube(Kube):

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from lorafleet.api import names
 from lorafleet.controller import jobs
-from lorafleet.controller.kube import KubeError, path
+from lorafleet.kube import KubeError, path
 from lorafleet.store.plan import PROGRESS_PORT, ItemResult, Notice, PublishItem
 from tests.controller.canned import CannedSync
 from tests.harness.plane import Plane, until

@@ -9,13 +9,13 @@ import pytest
 from lorafleet.api.reasons import Reason
 from lorafleet.controller.adapter import AdapterReconciler, observe
 from lorafleet.controller.fleet import FleetReconciler
-from lorafleet.controller.kube import KubeError
 from lorafleet.controller.pods import PodWatches
 from lorafleet.controller.scrubs import Scrubs
 from lorafleet.controller.settings import Settings
 from lorafleet.controller.state import FleetState, Result, Scrubbed, SyncItem, SyncJob
 from lorafleet.controller.status import Writer
 from lorafleet.controller.world import World
+from lorafleet.kube import KubeError
 from lorafleet.rollout.observed import Failed, Published
 from lorafleet.store.plan import VolumeReport
 from tests.controller.fakes import FakeKube, world_of

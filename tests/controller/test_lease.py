@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from lorafleet.controller.kube import Kube, KubeError
 from lorafleet.controller.lease import Lease, LeaseTimes
+from lorafleet.kube import Kube, KubeError
 
 TIMES = LeaseTimes(duration=1.0, renew=0.6, retry=0.05)
 

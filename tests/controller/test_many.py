@@ -5,7 +5,7 @@ import hashlib
 from pathlib import Path
 
 from lorafleet.api import names
-from lorafleet.controller.kube import path
+from lorafleet.kube import path
 from lorafleet.store.plan import ItemResult, PublishItem
 from lorafleet.store.termination import SURE_ITEMS
 from tests.controller.canned import CannedSync

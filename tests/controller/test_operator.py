@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lorafleet.api.names import ADAPTER_PLURAL, FLEET_PLURAL
-from lorafleet.controller.kube import path
+from lorafleet.kube import path
 from tests.adapters import PREFIX, pair
 from tests.harness.plane import Plane, until
 from tests.harness.stage import Stage, stage

@@ -67,7 +67,7 @@ def spec_of(file: str, kind: str) -> dict[str, Any]:
 
 def test_example_of_what_is_not_acted_on_sets_such_fields() -> None:
     spec = LoRAAdapterSpec.model_validate(spec_of("adapter-not-acted-on.yaml", ADAPTER_KIND))
-    assert set(spec.not_acted_on()) == {"spec.domains", "spec.rollout"}
+    assert set(spec.not_acted_on()) == {"spec.domains"}
 
 
 def specs(kind: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 from kubernetes.aio import client, config
 
 from lorafleet.api import names
-from lorafleet.controller.kube import Kube, KubeError, path
+from lorafleet.kube import Kube, KubeError, path
 
 ROOT = Path(__file__).parents[2]
 LABELS = {"app": "vllm"}

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from lorafleet.controller.kube import path
+from lorafleet.kube import path
 from tests.adapters import adapter as write_adapter
 from tests.fake_vllm import FakeEngine, FakeFleet, Settings
 from tests.harness.kubelet import FakeKubelet
@@ -82,7 +82,7 @@ class Stage:
     async def gone(self, plural: str, name: str) -> None:
         """Waits until an object is gone."""
         from lorafleet.api.names import API_VERSION
-        from lorafleet.controller.kube import KubeError
+        from lorafleet.kube import KubeError
 
         async def missing() -> bool:
             try:

@@ -5,12 +5,14 @@ status is the operator's alone, and its ``traffic`` is the one contract with eve
 """
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field
 
 from lorafleet.api.conditions import Condition
-from lorafleet.api.model import ApiModel, Digest, DnsName, Duration, Percent, VersionName, rules, seconds
+from lorafleet.api.model import ApiModel, Digest, DnsName, Percent, VersionName, rules
+from lorafleet.api.rollout import Probe, Rollout, TrafficTarget
+from lorafleet.api.rolloutstatus import AbortedVersion, HistoryEntry, RolloutStatus, VersionStatistics
 from lorafleet.api.sources import Source
 
 MAX_VERSIONS = 64
@@ -33,66 +35,6 @@ class AdapterVersion(ApiModel):
     digest: Annotated[
         Digest | None,
         Field(description="Pin: the version is refused unless the digest of its files is this."),
-    ] = None
-
-
-class TrafficTarget(ApiModel):
-    """A version and its fixed share of the traffic."""
-
-    version: Annotated[VersionName, Field(description="The name of an entry of versions.")]
-    weight: Annotated[Percent, Field(description="Its share of the requests, in percent.")]
-
-
-class RolloutStep(ApiModel):
-    """One step of a rollout: a weight, and how long to stay there."""
-
-    weight: Annotated[Percent, Field(description="The new version's share of the requests, in percent.")]
-    pause: Annotated[
-        str | dict[str, Any] | None,
-        Field(
-            description="How long to stay at this weight, such as 10m; {} waits for a person to promote.",
-            json_schema_extra={
-                "x-kubernetes-preserve-unknown-fields": True,
-                "pattern": r"^([0-9]+(h|m|s|ms))+$",
-                "maxLength": 32,
-                "maxProperties": 0,
-            },
-        ),
-    ] = None
-
-    @field_validator("pause")
-    @classmethod
-    def _pause_is_a_duration_or_empty(cls, value: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
-        if isinstance(value, str):
-            seconds(value)
-        elif value:
-            raise ValueError(f"pause is a duration such as 10m, or {{}} to wait for a person; found {value}")
-        return value
-
-
-class Analysis(ApiModel):
-    """How a new version is judged while it takes traffic."""
-
-    interval: Annotated[Duration, Field(description="How often it is judged.")] = "1m"
-    min_requests: Annotated[int, Field(ge=1, description="Fewer requests than this decide nothing.")] = 50
-    max_error_rate: Annotated[
-        float | None, Field(ge=0, le=1, description="The highest error rate that passes, from 0 to 1.")
-    ] = None
-    max_latency_ratio: Annotated[
-        float | None, Field(gt=0, description="The highest ratio of its latency to the stable version's.")
-    ] = None
-    failure_limit: Annotated[int, Field(ge=1, le=100, description="So many failures in a row abort the rollout.")] = 1
-
-
-class Rollout(ApiModel):
-    """How a change of activeVersion reaches the clients."""
-
-    steps: Annotated[
-        tuple[RolloutStep, ...], Field(max_length=32, description="The weights on the way to 100 percent.")
-    ] = ()
-    analysis: Annotated[Analysis | None, Field(description="How the new version is judged on the way.")] = None
-    progress_deadline: Annotated[
-        Duration | None, Field(description="A rollout without progress for so long is aborted.")
     ] = None
 
 
@@ -167,6 +109,9 @@ class LoRAAdapterSpec(ApiModel):
         Rollout | None,
         Field(description="How a change of activeVersion reaches the clients; at once when not set."),
     ] = None
+    probe: Annotated[
+        Probe, Field(description="What a version must answer on every engine before it gets its first weight.")
+    ] = Probe()
     suspend: Annotated[bool, Field(description="Stop acting on this adapter; what serves goes on serving.")] = False
 
     @property
@@ -176,7 +121,7 @@ class LoRAAdapterSpec(ApiModel):
 
     def not_acted_on(self) -> tuple[str, ...]:
         """The fields that are set and that this release accepts without acting on them."""
-        fields = {"spec.domains": self.domains, "spec.traffic": self.traffic, "spec.rollout": self.rollout}
+        fields = {"spec.domains": self.domains}
         return tuple(name for name, value in fields.items() if value)
 
 
@@ -238,6 +183,16 @@ class VersionStatus(ApiModel):
     message: Annotated[str | None, Field(description="Why the version is not further, and what to do.")] = None
     retry_at: Annotated[str | None, Field(description="When a failed step is tried again.")] = None
     attempts: Annotated[int | None, Field(description="How often the step has failed in a row.")] = None
+    probed_engines: Annotated[
+        int | None, Field(description="How many ready engines gave the answers that the version's probe expects.")
+    ] = None
+    proven_at: Annotated[
+        str | None, Field(description="When the version last came to serve all requests; it needs no steps again.")
+    ] = None
+    kept: Annotated[bool | None, Field(description="Whether the version is loaded only for a rollback at once.")] = None
+    statistics: Annotated[
+        VersionStatistics | None, Field(description="What the routers saw of the version's requests.")
+    ] = None
     draining_since: Annotated[
         str | None, Field(description="Since when the version has had no weight, if it is on its way out.")
     ] = None
@@ -282,12 +237,28 @@ class LoRAAdapterStatus(ApiModel):
             json_schema_extra={"x-kubernetes-list-type": "atomic"},
         ),
     ] = ()
+    rollout: Annotated[RolloutStatus | None, Field(description="The rollout that has not ended.")] = None
+    aborted: Annotated[
+        tuple[AbortedVersion, ...],
+        Field(
+            description="Versions that were taken back; only the verb retry, or a new entry, tries one again.",
+            json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        ),
+    ] = ()
+    history: Annotated[
+        tuple[HistoryEntry, ...],
+        Field(
+            description="The last things that happened to which version serves, the newest last.",
+            json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        ),
+    ] = ()
     loaded: Annotated[
         str | None, Field(description="Ready engines that have the active version, of those that should.")
     ] = None
     last_handled_action: Annotated[
         str | None, Field(description="The value of the action annotation that was last acted on.")
     ] = None
+    action_message: Annotated[str | None, Field(description="What came of that action, in a sentence.")] = None
     conditions: Annotated[
         tuple[Condition, ...],
         Field(

@@ -154,6 +154,14 @@ class Engines(ApiModel):
     ] = 8000
     api_key: Annotated[ApiKey | None, Field(description="The key that engines were started with.")] = None
     load_timeout: Annotated[Duration, Field(description="How long one load may take on an engine.")] = "60s"
+    warm_up: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=256,
+            description="How many of the most used adapters an engine answers one token with after it started.",
+        ),
+    ] = 8
 
 
 class Scrub(ApiModel):
@@ -230,6 +238,45 @@ class Capacity(ApiModel):
     ] = None
 
 
+class Wave(ApiModel):
+    """Adapters whose rollouts come at the same time."""
+
+    match_labels: Annotated[
+        dict[str, Annotated[str, Field(max_length=63)]],
+        Field(max_length=16, min_length=1, description="Labels that the adapters of the wave have."),
+    ]
+
+
+class Rollouts(ApiModel):
+    """How many rollouts a fleet has at once, and in which order they come."""
+
+    max_concurrent: Annotated[
+        int | None, Field(ge=1, le=10_000, description="How many adapters may roll out at once; all when not set.")
+    ] = None
+    waves: Annotated[
+        tuple[Wave, ...],
+        Field(
+            max_length=16,
+            description="Adapters of a wave begin when no adapter of an earlier one has a rollout to do; an adapter of"
+            " no wave comes last.",
+        ),
+    ] = ()
+
+
+class Prometheus(ApiModel):
+    """Where the queries of analyses go."""
+
+    url: Annotated[
+        str,
+        Field(
+            max_length=512,
+            pattern=r"^https?://[^\s?#@]+$",
+            description="The server's address, such as http://prometheus.monitoring:9090.",
+        ),
+    ]
+    bearer_token: Annotated[ApiKey | None, Field(description="The token that it asks for.")] = None
+
+
 class SpecialistFleetSpec(ApiModel):
     """What the user wants of a fleet."""
 
@@ -243,6 +290,10 @@ class SpecialistFleetSpec(ApiModel):
     verification: Annotated[Verification, Field(description="What a version must prove before it is published.")] = (
         Verification()
     )
+    rollouts: Annotated[
+        Rollouts, Field(description="How many rollouts there are at once, and in which order they come.")
+    ] = Rollouts()
+    prometheus: Annotated[Prometheus | None, Field(description="Where the queries of analyses go.")] = None
     drain_time: Annotated[
         Duration,
         Field(description="How long a version without weight stays loaded, so that running requests end."),

@@ -15,6 +15,19 @@ class EngineStatus(ApiModel):
     ready: Annotated[bool, Field(description="Whether the pod is ready and nothing blocks its use.")]
     loaded: Annotated[int, Field(description="How many adapters of this fleet it has loaded.")]
     wanted: Annotated[int, Field(description="How many adapters of this fleet it should have loaded.")]
+    instance: Annotated[
+        str | None, Field(description="Which start of the container this is about; routers compare it with the pod.")
+    ] = None
+    missing: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Served names with traffic that it does not have yet, 32 at most.",
+            json_schema_extra={"x-kubernetes-list-type": "atomic"},
+        ),
+    ] = ()
+    catching_up: Annotated[
+        bool | None, Field(description="Whether it lacks more than missing lists, and gets no adapter's requests.")
+    ] = None
     version: Annotated[str | None, Field(description="The version of vLLM.")] = None
     model: Annotated[str | None, Field(description="The --model it was started with.")] = None
     reason: Annotated[str | None, Field(description="What is wrong with it, in one word.")] = None
@@ -87,6 +100,8 @@ class SpecialistFleetStatus(ApiModel):
         int | None, Field(description="The smallest --max-lora-rank of the engines, which adapters must fit.")
     ] = None
     highest_id: Annotated[int, Field(description="The highest version id ever given; ids are never reused.")] = 0
+    routers: Annotated[int, Field(description="Routers that answered when they were last asked.")] = 0
+    rolling_out: Annotated[int, Field(description="Adapters that have a rollout.")] = 0
     memory: Annotated[FleetMemory | None, Field(description="What adapters take on one engine.")] = None
     storage: Annotated[FleetStorage | None, Field(description="What was last known of the volume.")] = None
     engines: Annotated[

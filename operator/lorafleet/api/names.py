@@ -19,6 +19,10 @@ FINALIZER = f"{GROUP}/cleanup"
 ACTION_ANNOTATION = f"{GROUP}/action"
 
 FLEET_LABEL = f"{GROUP}/fleet"
+ROUTER_LABEL = f"{GROUP}/router"
+"""On router pods: the fleet whose requests they take."""
+ROUTER_STATS_PORT = 9091
+"""Where a router answers ``/stats`` (JSON, for the operator), ``/metrics``, ``/healthz`` and ``/readyz``."""
 COMPONENT_LABEL = f"{GROUP}/component"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 

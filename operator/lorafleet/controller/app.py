@@ -24,7 +24,6 @@ from lorafleet.controller.adapter import AdapterReconciler
 from lorafleet.controller.engine import EngineReconciler
 from lorafleet.controller.fleet import FleetReconciler
 from lorafleet.controller.health import serve
-from lorafleet.controller.kube import Kube, KubeError, path
 from lorafleet.controller.lease import Lease, LeaseTimes
 from lorafleet.controller.metrics import LEADER
 from lorafleet.controller.pods import PodWatches
@@ -35,6 +34,7 @@ from lorafleet.controller.settings import Settings
 from lorafleet.controller.status import Writer
 from lorafleet.controller.sync import SyncReconciler
 from lorafleet.controller.world import World
+from lorafleet.kube import Kube, KubeError, path
 
 log = logging.getLogger(__name__)
 

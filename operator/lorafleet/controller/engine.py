@@ -16,7 +16,6 @@ import httpx
 from lorafleet.api.model import seconds
 from lorafleet.api.reasons import Reason
 from lorafleet.artifacts.check import at_least, release
-from lorafleet.controller.kube import Kube, KubeError, path
 from lorafleet.controller.metrics import LISTS, LOAD_SECONDS, LOADS, UNLOADS
 from lorafleet.controller.queue import Key
 from lorafleet.controller.queue import Retry as QueueRetry
@@ -26,6 +25,7 @@ from lorafleet.controller.world import SOON, World
 from lorafleet.engines.client import EngineClient, LoadOutcome
 from lorafleet.engines.diagnosis import Expectations, diagnose
 from lorafleet.engines.errors import EngineError, Misconfigured, Rejected, Retry
+from lorafleet.kube import Kube, KubeError, path
 from lorafleet.rollout.observed import Refusal
 from lorafleet.rollout.wanted import Action, action
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from lorafleet.controller.kube import Kube, KubeError, path
+from lorafleet.kube import Kube, KubeError, path
 
 log = logging.getLogger(__name__)
 

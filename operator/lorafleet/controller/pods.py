@@ -7,10 +7,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from lorafleet.controller.kube import Kube, Object, informer, path
 from lorafleet.controller.objects import Ref
 from lorafleet.controller.state import FleetState
 from lorafleet.controller.world import World
+from lorafleet.kube import Kube, Object, informer, path
 
 log = logging.getLogger(__name__)
 

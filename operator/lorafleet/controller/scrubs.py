@@ -11,10 +11,10 @@ from time import monotonic
 
 from lorafleet.api.reasons import Reason
 from lorafleet.controller import jobs, manifests
-from lorafleet.controller.kube import Kube, KubeError, path
 from lorafleet.controller.objects import Ref
 from lorafleet.controller.settings import Settings
 from lorafleet.controller.state import FleetState, SyncItem
+from lorafleet.kube import Kube, KubeError, path
 from lorafleet.store.plan import SyncPlan
 
 log = logging.getLogger(__name__)

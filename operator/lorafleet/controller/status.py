@@ -14,11 +14,11 @@ from lorafleet.api.conditions import Condition, ConditionType, transitions
 from lorafleet.api.fleetstatus import SpecialistFleetStatus
 from lorafleet.api.model import timestamp
 from lorafleet.api.names import ADAPTER_KIND, ADAPTER_PLURAL, API_VERSION, FINALIZER, FLEET_KIND, FLEET_PLURAL
-from lorafleet.controller.kube import Kube, KubeError, path
 from lorafleet.controller.metrics import STATUS_WRITES
 from lorafleet.controller.objects import Adapter, Fleet
 from lorafleet.controller.queue import Retry
 from lorafleet.controller.world import World
+from lorafleet.kube import Kube, KubeError, path
 
 log = logging.getLogger(__name__)
 

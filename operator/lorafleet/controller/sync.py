@@ -15,13 +15,13 @@ from time import monotonic
 from lorafleet.api.names import FLEET_LABEL
 from lorafleet.api.reasons import Reason
 from lorafleet.controller import jobs, manifests, reports
-from lorafleet.controller.kube import Kube, KubeError, Object, informer, path
 from lorafleet.controller.metrics import SYNC_JOBS
 from lorafleet.controller.queue import Key, Retry
 from lorafleet.controller.reports import Outcome
 from lorafleet.controller.settings import Settings
 from lorafleet.controller.state import FleetState, Result, SyncItem, SyncJob, Task
 from lorafleet.controller.world import World
+from lorafleet.kube import Kube, KubeError, Object, informer, path
 from lorafleet.rollout.observed import Failed
 from lorafleet.store.plan import MAX_ITEMS, PROGRESS_PORT
 from lorafleet.store.termination import SURE_ITEMS

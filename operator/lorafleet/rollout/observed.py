@@ -9,6 +9,7 @@ from datetime import datetime
 
 from lorafleet.api.adapter import LoRAAdapterSpec, LoRAAdapterStatus
 from lorafleet.api.reasons import Reason
+from lorafleet.rollout.evidence import Record
 from lorafleet.rollout.room import Room
 
 
@@ -72,6 +73,34 @@ class Loads:
 
 
 @dataclass(frozen=True)
+class Probed:
+    """What engines answered to a version's probe: how many usable ones passed, and what others said instead.
+
+    An engine that was not asked yet, or could not be reached, is in neither.
+    """
+
+    passed: int = 0
+    failures: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """What Prometheus said to a query of an analysis; ``value`` is None where it gave none, and ``error`` says why."""
+
+    at: datetime
+    value: float | None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query that is to be asked before the next judgement: its name, and the PromQL with every name filled in."""
+
+    name: str
+    promql: str
+
+
+@dataclass(frozen=True)
 class FleetView:
     """What an adapter's decisions need of its fleet."""
 
@@ -108,6 +137,18 @@ class Observed:
     removed: Mapping[str, Failed | None] = field(default_factory=dict)
     room: Room | None = None
     """None: the engines' limit is not known, or nothing of the adapter needs a place."""
+    probes: Mapping[str, Probed] = field(default_factory=dict)
+    """By served name, of this spec's probe."""
+    statistics: Mapping[str, Record] = field(default_factory=dict)
+    """By served name, what the routers counted; empty when the fleet has no router or none answers."""
+    routers: int = 0
+    """How many routers the statistics are from."""
+    queries: Mapping[str, QueryResult] = field(default_factory=dict)
+    """By name, the last answers to this rollout's queries."""
+    turn: str = ""
+    """Why a rollout may not begin yet, in a sentence: others come first. Empty: it may."""
+    listed: Mapping[str, int] = field(default_factory=dict)
+    """Served names of this adapter that usable engines list, and how many do; also ones that no status names."""
     damage: Mapping[str, str] = field(default_factory=dict)
     """What is known of served names whose files are not what was published."""
 
@@ -118,7 +159,9 @@ class Plan:
 
     ``publish`` are version names, ``remove``, ``places`` and ``orphans`` served names: ``places`` have just been given
     to versions; orphans are left to the fleet, because the adapter can no longer wait for them. ``release``: the
-    finalizer has done its work.
+    finalizer has done its work. ``probe``: served names that engines are to be asked by, before their first weight.
+    ``queries`` are to be asked at Prometheus, for the next judgement. ``statistics``: after so many seconds at the
+    latest the routers' counts should be looked at again. ``begins``: the status begins a rollout, which takes a turn.
     """
 
     status: LoRAAdapterStatus
@@ -126,5 +169,9 @@ class Plan:
     remove: tuple[str, ...] = ()
     orphans: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
+    probe: tuple[str, ...] = ()
+    queries: tuple[Query, ...] = ()
+    statistics: float | None = None
+    begins: bool = False
     release: bool = False
     look_again: datetime | None = None
