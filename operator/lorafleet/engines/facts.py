@@ -67,6 +67,11 @@ class EngineFacts:
         return self.uid, self.container_id, self.restart_count
 
 
+def instance_text(facts: EngineFacts) -> str:
+    """An engine's start as text, as the fleet's status shows it and routers compare it."""
+    return f"{facts.uid}/{facts.container_id}/{facts.restart_count}"
+
+
 def engine_facts(pod: Mapping[str, Any], port: int | str) -> EngineFacts:
     """The facts of a Pod as the Kubernetes API shows it. ``port`` is the number or name of the engine's container port.
 
