@@ -311,10 +311,13 @@ async def test_names_that_engines_could_not_carry_are_refused(plane: Plane, name
         assert "metadata.name" in caught.value.message
 
 
-async def test_defaults_of_the_api_server_are_those_of_the_models(plane: Plane, namespace: str) -> None:
+async def test_what_is_stored_is_what_was_written_so_that_nothing_drifts_from_git(plane: Plane, namespace: str) -> None:
     await plane.put(namespace, names.FLEET_KIND, names.FLEET_PLURAL, "one", fleet())
-    found = (await plane.get_fleet(namespace, "one"))["spec"]
-    assert SpecialistFleetSpec.model_validate(found) == SpecialistFleetSpec.model_validate(fleet())
+    assert (await plane.get_fleet(namespace, "one"))["spec"] == fleet()
+    hub = {"name": "2", "source": {"huggingFace": {"repo": "acme/python"}}}
+    spec = adapter() | {"versions": [hub], "rollout": {"steps": [{"weight": 5}], "analysis": {}}, "probe": {}}
+    await plane.put(namespace, names.ADAPTER_KIND, names.ADAPTER_PLURAL, "two", spec)
+    assert (await plane.get_adapter(namespace, "two"))["spec"] == spec
 
 
 def test_the_files_are_up_to_date() -> None:

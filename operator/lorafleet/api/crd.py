@@ -57,10 +57,7 @@ def _structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str
         node["enum"] = [schema["const"]]
     if "exclusiveMinimum" in schema:
         node.update(minimum=schema["exclusiveMinimum"], exclusiveMinimum=True)
-    if isinstance(node.get("default"), dict):
-        node["default"] = {key: value for key, value in node["default"].items() if value is not None}
-    if node.get("default", ...) in (None, [], {}):
-        del node["default"]
+    _say_default(node)
     if node.get("type") == "integer":
         node["format"] = "int64"
     if "properties" in node:
@@ -72,6 +69,14 @@ def _structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str
     if node.get("type") == "array" and not any(key == "x-kubernetes-list-type" for key in node):
         node["x-kubernetes-list-type"] = "atomic"
     return node
+
+
+def _say_default(node: dict[str, Any]) -> None:
+    """A default is said and not set: what the API server adds to an entry of a list is drift to Argo CD."""
+    default = node.pop("default", None)
+    if default not in (None, "", [], {}) and not isinstance(default, dict) and "description" in node:
+        text = str(default).lower() if isinstance(default, bool) else str(default)
+        node["description"] += f" Default: {text}."
 
 
 def schema_of(model: type[ApiModel]) -> dict[str, Any]:
