@@ -7,7 +7,7 @@ time; so requests and answers are plain dicts here. This module knows paths and 
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.request import getproxies
 
@@ -24,6 +24,9 @@ Object = dict[str, Any]
 REQUEST_TIMEOUT = 15.0
 WATCH_SILENCE = 90.0
 """Seconds without any event after which a watch counts as dead; the API server sends a bookmark every 60."""
+
+LONGEST_LINE = 8 * 2**20
+"""Bytes of the longest event of a watch that can be read; etcd takes objects of 1.5 MiB, which JSON may make longer."""
 
 
 class KubeError(Exception):
@@ -70,7 +73,7 @@ class Kube:
     def __init__(self, configuration: client.Configuration) -> None:
         configuration.connection_pool_maxsize = 64
         # Else aiohttp (3.14) asks a thread twice a request, for ~/.netrc and for proxies.
-        configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
+        configuration.client_session_kwargs = {"trust_env": bool(getproxies()), "read_bufsize": LONGEST_LINE // 2}
         self._client = client.ApiClient(configuration)
 
     @classmethod
@@ -164,15 +167,20 @@ class Kube:
             if not error.not_found:
                 raise
 
-    async def watch(self, where: str, version: str, **query: str) -> AsyncIterator[tuple[str, Object]]:
+    async def watch(
+        self, where: str, version: str, opened: Callable[[], None] | None = None, /, **query: str
+    ) -> AsyncIterator[tuple[str, Object]]:
         """Events after ``version``, bookmarks included, until the server ends the stream.
 
-        Raises KubeError with status 410 when the version is too old, and with 0 when the connection is lost or silent.
+        ``opened`` is called when the server has accepted the watch, which may be long before its first event. Raises
+        KubeError with status 410 when the version is too old, and with 0 when the connection is lost or silent.
         """
         query = {**query, "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
         limits = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_TIMEOUT, sock_read=WATCH_SILENCE)
         response = await self._send("GET", where, query, None, "", limits)
         stream = response.response.content
+        if opened is not None:
+            opened()
         try:
             while line := await stream.readline():
                 event = json.loads(line)
