@@ -117,6 +117,7 @@ class World:
                     "max_lora_rank": MAX_RANK,
                     "resolver_dir": str(self.serving),
                     "widths": WIDTHS,
+                    "max_model_len": 256,
                     **changes,
                 }
             )

@@ -183,3 +183,24 @@ async def test_one_hung_engine_does_not_slow_another(engine: FakeEngine, http: h
         assert await EngineClient(http, healthy.url).load("a/1", "/a/1") is LoadOutcome.LOADED
         assert not waiting.done()
         waiting.cancel()
+
+
+async def test_a_completion_that_fails_is_asked_again_and_one_that_is_odd_as_well(
+    engine: FakeEngine, client: EngineClient
+) -> None:
+    engine.settings.replies = {"acme/base": {"status": 500}}
+    with pytest.raises(Retry) as caught:
+        await client.complete("acme/base", "x")
+    assert "500" in caught.value.message and "acme/base" in caught.value.message
+    engine.settings.replies = {}
+    engine.settings.answers = {"/v1/completions": (200, '{"choices": []}')}
+    with pytest.raises(Retry) as caught:
+        await client.complete("acme/base", "x")
+    assert "no completion" in caught.value.message
+
+
+async def test_a_completion_has_its_own_time(engine: FakeEngine, client: EngineClient) -> None:
+    engine.settings.replies = {"acme/base": {"hang": True}}
+    with pytest.raises(Retry) as caught:
+        await client.complete("acme/base", "x", timeout=SHORT)
+    assert caught.value.reason is Reason.HUNG

@@ -30,8 +30,8 @@ def text_of(model: str, count: int) -> str:
     return "".join(f" {digest[at % 60 : at % 60 + 4]}" for at in range(count))
 
 
-def completion_answer(model: str, count: int, *, chat: bool, stream: bool) -> Response:
-    text = text_of(model, count)
+def completion_answer(model: str, count: int, *, chat: bool, stream: bool, text: str | None = None) -> Response:
+    text = text_of(model, count) if text is None else text
     usage = {"prompt_tokens": 1, "completion_tokens": count, "total_tokens": count + 1}
     head = {"id": "fake", "created": 0, "model": model}
     if stream:

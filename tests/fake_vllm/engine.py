@@ -24,6 +24,20 @@ MODELS = "/v1/models"
 ROUTES = (LOAD, UNLOAD, MODELS, "/version", "/health", "/v1/completions", "/v1/chat/completions")
 
 
+@dataclass(frozen=True)
+class Reply:
+    """A completion as a test wants it: ``seconds`` late, ``status`` instead of 200 for a ``share`` of the requests.
+
+    ``text`` is what it says instead of the usual words, and ``hang``: it never says anything.
+    """
+
+    seconds: float = 0.0
+    status: int = 200
+    share: float = 1.0
+    text: str | None = None
+    hang: bool = False
+
+
 @dataclass
 class Settings:
     """How an engine behaves.
@@ -31,7 +45,9 @@ class Settings:
     ``served_names`` are the ids of its base model, ``model`` (its ``--model``) when empty. ``load_seconds`` is how long
     the engine is busy with one load; loads wait for each other. ``delay`` and ``hang`` are by route: seconds before an
     answer, and routes that are never answered. ``answers`` forces (status, body) on a route. With ``check_files`` off
-    any path loads. ``mounts`` says where the engine's paths are on this machine: ``{"/adapters": "/tmp/x/serving"}``.
+    any path loads. ``replies`` says how a completion by a served name, or by an adapter (what is before its slash),
+    goes otherwise than well; prompts of more than ``max_model_len`` words are refused. ``mounts`` says where the
+    engine's paths are on this machine: ``{"/adapters": "/tmp/x/serving"}``.
     """
 
     version: str = "0.32.0"
@@ -49,11 +65,18 @@ class Settings:
     delay: dict[str, float] = field(default_factory=dict)
     hang: list[str] = field(default_factory=list)
     answers: dict[str, tuple[int, str]] = field(default_factory=dict)
+    replies: dict[str, dict[str, Any]] = field(default_factory=dict)
+    max_model_len: int = 1 << 30
 
     @property
     def number(self) -> Version:
         """The version as numbers."""
         return tuple(int(part) for part in self.version.split(".")[:3] if part.isdigit())
+
+    def reply(self, model: str) -> Reply | None:
+        """How a completion by this name goes; None: as usual."""
+        found = self.replies.get(model) or self.replies.get(model.partition("/")[0])
+        return Reply(**found) if found else None
 
     def change(self, changes: dict[str, Any]) -> None:
         """Sets fields by name; raises KeyError for one that does not exist."""
@@ -89,6 +112,7 @@ class FakeEngine:
         self.loads_in_flight = 0
         self.most_loads_in_flight = 0
         self._names: dict[str, asyncio.Lock] = {}
+        self._replied: Counter[str] = Counter()
         self._busy = asyncio.Lock()
         self._listener = Listener(self._handle)
 
@@ -299,7 +323,7 @@ class FakeEngine:
 
     # Completions.
 
-    def _complete(self, request: Request) -> Response:
+    def _complete(self, request: Request) -> Response | Awaitable[Response]:
         try:
             body = json.loads(request.body)
             model = str(body.get("model") or self.served_names[0])
@@ -309,10 +333,34 @@ class FakeEngine:
             refused = self._resolve(model)
             if refused is not None:
                 return refused
+        if str(body.get("prompt", "")).count(" ") > self.settings.max_model_len:
+            message = f"This model's maximum context length is {self.settings.max_model_len} tokens."
+            return error_answer(400, "BadRequestError", message)
         count = min(max(int(body.get("max_tokens") or 16), 1), 256)
-        return completion_answer(
-            model, count, chat=request.path.startswith("/v1/chat"), stream=bool(body.get("stream"))
+        reply = self.settings.reply(model)
+        said = completion_answer(
+            model,
+            count,
+            chat=request.path.startswith("/v1/chat"),
+            stream=bool(body.get("stream")),
+            text=reply.text if reply else None,
         )
+        return said if reply is None else self._otherwise(model, reply, said)
+
+    def _otherwise(self, model: str, reply: Reply, said: Response) -> Response | Awaitable[Response]:
+        """The answer of a model that a test told to answer otherwise."""
+        self._replied[model] += 1
+        if reply.status != 200 and int(self._replied[model] * reply.share) > int(
+            (self._replied[model] - 1) * reply.share
+        ):
+            said = error_answer(reply.status, "InternalServerError", f"the model {model} failed")
+        return self._late(reply, said) if reply.seconds or reply.hang else said
+
+    async def _late(self, reply: Reply, said: Response) -> Response:
+        if reply.hang:
+            await asyncio.Event().wait()
+        await asyncio.sleep(reply.seconds)
+        return said
 
     def _resolve(self, model: str) -> Response | None:
         """The filesystem resolver: joins its folder with the name, and compares the base model's name exactly."""

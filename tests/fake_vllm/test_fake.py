@@ -91,3 +91,19 @@ def test_addresses_are_distinct_loopback_addresses() -> None:
     made = [address(number) for number in range(70_000)]
     assert len(set(made)) == len(made)
     assert made[0] == "127.1.0.1"
+
+
+async def test_a_served_name_or_an_adapter_can_be_told_to_answer_otherwise() -> None:
+    async with FakeEngine(Settings(check_files=False)) as engine, httpx.AsyncClient() as http:
+        for name in ("a/1", "a/2", "b/1"):
+            await _load(http, engine, name)
+        engine.settings.replies = {"a": {"text": "wrong"}, "a/2": {"status": 500, "share": 0.5}}
+
+        async def say(model: str) -> tuple[int, str]:
+            answer = await http.post(f"{engine.url}/v1/completions", json={"model": model, "max_tokens": 1})
+            body = answer.json()
+            return answer.status_code, body["choices"][0]["text"] if answer.status_code == 200 else ""
+
+        assert await say("a/1") == (200, "wrong")
+        assert await say("b/1") == (200, text_of("b/1", 1))
+        assert [(await say("a/2"))[0] for _ in range(4)] == [200, 500, 200, 500]

@@ -4,7 +4,7 @@ A watch may deliver an object older than our own write; the resource version dec
 the models refuse does not stop anything else: it becomes an error text for a condition.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -40,6 +40,7 @@ class Tracked(Generic[SpecT, StatusT]):
     spec: SpecT | None
     spec_error: str
     status: StatusT
+    labels: Mapping[str, str] = field(default_factory=dict)
     written: dict[str, Any] = field(default_factory=dict)
 
     def after(self, before: "Tracked[SpecT, StatusT] | None") -> bool:
@@ -54,7 +55,7 @@ class Tracked(Generic[SpecT, StatusT]):
             return False
         if self.seen < before.version:
             self.status, self.written, self.version = before.status, before.written, before.version
-        same = ("generation", "deleting_since", "finalizers", "action", "written")
+        same = ("generation", "deleting_since", "finalizers", "action", "labels", "written")
         new = any(getattr(self, name) != getattr(before, name) for name in same)
         if not new:
             before.seen, before.version = self.seen, max(self.version, before.version)
@@ -113,6 +114,7 @@ def _parser(
             spec=spec,
             spec_error=spec_error,
             status=status,
+            labels=dict(meta.get("labels") or {}),
             written=written,
         )
 

@@ -24,16 +24,20 @@ from lorafleet.engines.errors import (
     Call,
     EngineError,
     Misconfigured,
+    NotLoaded,
+    Rejected,
     Retry,
     already_loaded,
     answer,
     classify,
     not_loaded,
+    unknown_model,
 )
 
 CONNECT_TIMEOUT = 2.0
 LIST_TIMEOUT = 5.0
 LOAD_TIMEOUT = 60.0
+COMPLETE_TIMEOUT = 30.0
 POOL_TIMEOUT = 10.0
 """Seconds to wait for a connection of the shared client; running out is the operator's fault, not the engine's."""
 
@@ -110,6 +114,7 @@ class EngineClient:
         base = base_url.rstrip("/")
         self._load_url = httpx.URL(f"{base}/v1/load_lora_adapter")
         self._unload_url = httpx.URL(f"{base}/v1/unload_lora_adapter")
+        self._complete_url = httpx.URL(f"{base}/v1/completions")
         self._models_url = httpx.URL(f"{base}/v1/models")
         self._version_url = httpx.URL(f"{base}/version")
         self._health_url = httpx.URL(f"{base}/health")
@@ -186,6 +191,28 @@ class EngineClient:
         if not_loaded(answer(status, said)):
             return UnloadOutcome.NOT_LOADED
         raise self._refusal(status, said, Call.UNLOAD, served_name)
+
+    async def complete(self, model: str, prompt: str, *, max_tokens: int = 1, timeout: float = COMPLETE_TIMEOUT) -> str:
+        """What a model that the engine has, by its served name, says to a prompt at temperature 0.
+
+        Raises `NotLoaded` when the engine has no such model, `Rejected` when it will not answer this prompt.
+        """
+        asked = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
+        body = json.dumps(asked).encode()
+        status, said = await self._post(self._complete_url, body, Call.COMPLETE, _Timeouts.of(timeout))
+        if status == 200:
+            try:
+                return str(json.loads(said)["choices"][0]["text"])
+            except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+                message = f"engine {self._name} answers as {model} with something that is no completion; trying again"
+                raise Retry(Reason.PROBE_FAILED, message) from error
+        found = answer(status, said)
+        refusal = self._refusal(status, said, Call.COMPLETE, model)
+        if unknown_model(found):
+            raise NotLoaded(refusal.reason, refusal.message)
+        if status in (400, 413, 422) and not isinstance(refusal, Misconfigured):
+            raise Rejected(Reason.PROBE_FAILED, refusal.message.removesuffix("; trying again"))
+        raise refusal
 
     async def runtime_updating(self) -> bool:
         """Whether the engine takes adapters at run time, found without changing anything.

@@ -2,7 +2,8 @@
 
     EngineError
     ├── Retry             ask again with backoff: nobody has to do anything
-    │   └── BoundElsewhere    the name is loaded from another path: list again, unload first
+    │   ├── BoundElsewhere    the name is loaded from another path: list again, unload first
+    │   └── NotLoaded         the engine does not know the name that it was asked by: load it first
     ├── Rejected          final for this adapter version on this engine: only new files or another engine help
     └── Misconfigured     a person must change the engine or the fleet; look again now and then
 
@@ -43,8 +44,12 @@ class BoundElsewhere(Retry):
         self.root = root
 
 
+class NotLoaded(Retry):
+    """The engine does not know the model that it was asked for an answer by: load it first."""
+
+
 class Rejected(EngineError):
-    """This version will not load on this engine, however often it is asked."""
+    """This version will not load, or not answer this, on this engine, however often it is asked."""
 
 
 class Misconfigured(EngineError):
@@ -59,6 +64,7 @@ class Call(StrEnum):
     UNLOAD = "unload"
     VERSION = "tell its version"
     HEALTH = "tell its health"
+    COMPLETE = "answer as"
 
 
 @dataclass(frozen=True)
@@ -242,7 +248,11 @@ RULES: tuple[Rule, ...] = (
     _rule(r"must be provided|needs to be provided", Rejected, Reason.LOAD_REJECTED, "report this as a bug", _CHANGES),
 )
 
-_UNKNOWN = {Call.LOAD: Reason.LOAD_FAILED, Call.UNLOAD: Reason.LOAD_FAILED}
+_UNKNOWN = {
+    Call.LOAD: Reason.LOAD_FAILED,
+    Call.UNLOAD: Reason.LOAD_FAILED,
+    Call.COMPLETE: Reason.PROBE_FAILED,
+}
 
 
 def quote(text: str) -> str:
@@ -259,6 +269,11 @@ def already_loaded(found: Answer) -> bool:
 def not_loaded(found: Answer) -> bool:
     """Whether the refusal of an unload says that there is no such name."""
     return re.search(r"lora adapter .* cannot be found", found.message, re.DOTALL) is not None
+
+
+def unknown_model(found: Answer) -> bool:
+    """Whether the refusal of a completion says that there is no such model."""
+    return found.status == 404 and re.search(r"model .* does not exist", found.message, re.DOTALL) is not None
 
 
 def classify(found: Answer, call: Call, engine: str, *, about: str = "", keyed: bool = True) -> EngineError:
