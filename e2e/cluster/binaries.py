@@ -74,12 +74,14 @@ MODULES = (
     Module("coredns", {"coredns": "github.com/coredns/coredns"}),
     Module("helm", {"helm": "helm.sh/helm/v4/cmd/helm"}, cgo=True),
 )
-# What tests fetch adapters from; no part of a cluster.
+# What tests fetch adapters from and ask for figures; no part of a cluster.
 SERVER_MODULES = (
     Module("versitygw", {"versitygw": "github.com/versity/versitygw/cmd/versitygw"}),
     Module("registry", {"registry": "github.com/distribution/distribution/v3/cmd/registry"}),
     Module("oras", {"oras": "oras.land/oras/cmd/oras"}),
     Module("fake-gcs-server", {"fake-gcs-server": "github.com/fsouza/fake-gcs-server"}),
+    # Without discovery by clouds, which is most of its build; its web pages are left out unless asked for.
+    Module("prometheus", {"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"}, tags="netgo remove_all_sd"),
 )
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
 CLIENTS = ("kubectl", "helm")
