@@ -28,7 +28,7 @@ class Prometheus:
     targets_file: Path
 
     def scrape(self, targets: Sequence[str]) -> None:
-        """From now on it scrapes these, ``host:port`` each, instead of those before; it notices within a second."""
+        """From now on it scrapes these, ``host:port`` each, instead of those before; it takes about five seconds."""
         part = self.targets_file.with_suffix(".part")
         part.write_text(json.dumps([{"targets": list(targets)}]))
         part.rename(self.targets_file)

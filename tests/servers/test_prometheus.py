@@ -59,6 +59,6 @@ def test_a_wrong_query_is_an_error_in_its_own_words(server: Prometheus) -> None:
 
 def test_it_says_why_a_target_is_not_scraped(server: Prometheus) -> None:
     server.scrape(["127.0.0.1:1"])
-    assert server.wait("up == 0") == 0
+    assert server.wait('up{instance="127.0.0.1:1"} == 0') == 0
     with pytest.raises(ServerError, match=r"127\.0\.0\.1:1/metrics.*connection refused"):
         server.wait("lorafleet_router_requests_of_nobody", deadline=0)
