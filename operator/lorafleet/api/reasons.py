@@ -23,6 +23,21 @@ class Reason(StrEnum):
     NOTHING_SERVES = "NothingServes"
     SETTLED = "Settled"
 
+    # A version on its way to all traffic, or taken back.
+    ROLLOUT_PROGRESSING = "RolloutProgressing"
+    ROLLOUT_PAUSED = "RolloutPaused"
+    ROLLOUT_ABORTED = "RolloutAborted"
+    ROLLED_BACK = "RolledBack"
+    WAITING_FOR_TURN = "WaitingForTurn"
+    WAITING_FOR_PROMOTION = "WaitingForPromotion"
+    PROBING = "Probing"
+    PROBE_FAILED = "ProbeFailed"
+    ANALYSIS_FAILED = "AnalysisFailed"
+    ANALYSIS_UNDECIDED = "AnalysisUndecided"
+    ENGINE_RESTARTED = "EngineRestarted"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    SPLIT_SERVING = "SplitServing"
+
     # What the user wrote.
     INVALID_SPEC = "InvalidSpec"
     FIELD_NOT_ACTED_ON = "FieldNotActedOn"

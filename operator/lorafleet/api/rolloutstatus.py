@@ -35,6 +35,9 @@ class AnalysisStatus(ApiModel):
     since: Annotated[str, Field(description="From when on requests count for the next one.")]
     verdict: Annotated[str, Field(description="Passed, Failed or Undecided.")]
     failures: Annotated[int, Field(description="Failed judgements in a row.")] = 0
+    passed: Annotated[bool, Field(description="Whether the last one of this step that decided anything passed.")] = (
+        False
+    )
     requests: Annotated[int, Field(description="The new version's requests that it is about.")] = 0
     measures: Annotated[
         tuple[Measure, ...],

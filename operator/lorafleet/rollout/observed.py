@@ -127,6 +127,7 @@ class Observed:
     spec: LoRAAdapterSpec | None
     status: LoRAAdapterStatus
     spec_error: str = ""
+    namespace: str = ""
     action: str = ""
     deleting_since: datetime | None = None
     namespace_terminating: bool = False
@@ -159,9 +160,11 @@ class Plan:
 
     ``publish`` are version names, ``remove``, ``places`` and ``orphans`` served names: ``places`` have just been given
     to versions; orphans are left to the fleet, because the adapter can no longer wait for them. ``release``: the
-    finalizer has done its work. ``probe``: served names that engines are to be asked by, before their first weight.
-    ``queries`` are to be asked at Prometheus, for the next judgement. ``statistics``: after so many seconds at the
-    latest the routers' counts should be looked at again. ``begins``: the status begins a rollout, which takes a turn.
+    finalizer has done its work. ``probe``: served names that engines are to be asked by, before their first weight;
+    a name stays in it until it has weight, for engines that come meanwhile, and answers of a name that left it are to
+    be forgotten. ``queries`` are to be asked at Prometheus now, for the judgement that is due; the next decision takes
+    answers from after that moment. ``statistics``: after so many seconds at the latest the routers' counts should be
+    looked at again. ``begins``: the status begins a rollout, which takes a turn.
     """
 
     status: LoRAAdapterStatus

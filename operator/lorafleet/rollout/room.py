@@ -14,12 +14,15 @@ class Room:
 
     ``limit``: the smallest ``--max-cpu-loras``. ``held``: served names that have a place on some engine or are promised
     one. ``waiting``: how many versions wait, and ``ahead``: how many of them are of older adapters, which come first.
+    ``wanted_back``: how many of this adapter's kept versions (``versions[].kept``) must go, because versions of others
+    wait for a place; it is also given to an adapter that needs no place itself.
     """
 
     limit: int
     held: frozenset[str]
     waiting: int = 0
     ahead: int = 0
+    wanted_back: int = 0
 
     def refusal(self, served: str, taken: frozenset[str] = frozenset()) -> str | None:
         """Why a version gets no place, in a sentence; None when it gets one. ``taken``: given in this very decision."""

@@ -1,0 +1,135 @@
+"""Following a collection: pages, cut watches, versions that are too old, and since when nothing was heard."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from lorafleet.kube import Kube, KubeError, Object
+from lorafleet.router import follow
+from lorafleet.router.follow import Follower, Sink
+from tests.harness.plane import until
+
+
+def named(name: str, at: int = 1) -> Object:
+    return {"metadata": {"name": name, "resourceVersion": str(at)}}
+
+
+class Script(Kube):
+    """An API server that answers from a list; then its watches stand still."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, Any]] = []
+        self.away: KubeError | None = None
+
+    async def list(self, where: str, **query: str) -> Object:
+        self.asked.append(("list", query.get("continue")))
+        answer = self.answers.pop(0)
+        if isinstance(answer, KubeError):
+            raise answer
+        names, version, token = answer
+        metadata = {"resourceVersion": version} | ({"continue": token} if token else {})
+        return {"metadata": metadata, "items": [named(name) for name in names]}
+
+    async def watch(
+        self, where: str, version: str, opened: Callable[[], None] | None = None, /, **query: str
+    ) -> AsyncIterator[tuple[str, Object]]:
+        self.asked.append(("watch", version))
+        events = self.away or (self.answers.pop(0) if self.answers else None)
+        if isinstance(events, KubeError):
+            raise events
+        assert opened is not None
+        opened()
+        if events is None:
+            await asyncio.Event().wait()
+        for kind, name, at in events:
+            yield kind, named(name, at)
+
+
+class Heard:
+    """What a sink was told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self.sink = Sink(
+            lambda item: self.told.append(f"+{item['metadata']['name']}"),
+            lambda item: self.told.append(f"-{item['metadata']['name']}"),
+            lambda names, version: self.told.append((names, version)),
+        )
+
+
+async def followed(script: Script, heard: Heard) -> Follower:
+    """Follows until the script is at its end and the last watch stands."""
+    one = Follower(script, "/somewhere", heard.sink)
+    task = asyncio.create_task(one.run())
+    try:
+        await until("the last watch stands", lambda: not script.answers and not one.stale)
+    finally:
+        task.cancel()
+    return one
+
+
+@pytest.fixture(autouse=True)
+def without_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "FIRST_DELAY", 0.0)
+
+
+async def test_a_list_comes_by_pages_and_is_complete_at_the_last() -> None:
+    heard = Heard()
+    script = Script((["a", "b"], "7", "more"), (["c"], "7", ""))
+    await followed(script, heard)
+    assert heard.told == ["+a", "+b", "+c", ({"a", "b", "c"}, "7")]
+    assert script.asked == [("list", None), ("list", "more"), ("watch", "7")]
+
+
+async def test_a_watch_that_ends_goes_on_from_the_last_version_without_a_list() -> None:
+    heard = Heard()
+    script = Script(([], "7", ""), [("ADDED", "a", 8), ("BOOKMARK", "", 12)], [("DELETED", "a", 13)])
+    await followed(script, heard)
+    assert heard.told == [(set(), "7"), "+a", "-a"]
+    assert script.asked == [("list", None), ("watch", "7"), ("watch", "12"), ("watch", "13")]
+
+
+@pytest.mark.parametrize(
+    "refusals", [[KubeError(410, "Gone", "too old")], [KubeError(504, "Timeout", "too large")] * 3]
+)
+async def test_a_version_that_the_server_does_not_know_lists_anew(refusals: list[KubeError]) -> None:
+    heard = Heard()
+    script = Script((["a"], "7", ""), *refusals, (["b"], "9", ""))
+    await followed(script, heard)
+    assert heard.told == ["+a", ({"a"}, "7"), "+b", ({"b"}, "9")]
+
+
+async def test_a_list_that_fails_halfway_drops_nothing() -> None:
+    heard = Heard()
+    script = Script((["a"], "7", "more"), KubeError(0, "ClientError", "cut"), (["a"], "8", "more"), (["b"], "8", ""))
+    await followed(script, heard)
+    assert [told for told in heard.told if isinstance(told, tuple)] == [({"a", "b"}, "8")]
+
+
+async def test_an_object_that_cannot_be_taken_ends_nothing() -> None:
+    heard = Heard()
+
+    def odd(item: Object) -> None:
+        if item["metadata"]["name"] == "odd":
+            raise RuntimeError("odd")
+        heard.told.append(item["metadata"]["name"])
+
+    heard.sink = Sink(odd, odd, heard.sink.listed)
+    await followed(Script((["odd", "a"], "7", ""), [("MODIFIED", "odd", 8), ("MODIFIED", "b", 9)]), heard)
+    assert heard.told == ["a", ({"odd", "a"}, "7"), "b"]
+
+
+async def test_it_says_since_when_and_why_it_has_not_heard_of_the_server() -> None:
+    script = Script(([], "7", ""))
+    script.away = KubeError(0, "ClientError", "no answer")
+    one = Follower(script, "/somewhere", Heard().sink)
+    task = asyncio.create_task(one.run())
+    await until("it has lost the server", lambda: one.problem)
+    assert "no answer" in one.problem and one.stale > 0
+    script.away = None
+    await until("it hears the server again", lambda: not one.stale)
+    assert one.problem == ""
+    task.cancel()
