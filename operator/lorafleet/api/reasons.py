@@ -91,7 +91,6 @@ class Reason(StrEnum):
     LOAD_REJECTED = "LoadRejected"
     LOAD_FAILED = "LoadFailed"
     NO_ROOM = "NoRoom"
-    PROBE_FAILED = "ProbeFailed"
 
     # What is wrong with an engine, each with its fix in the message.
     LORA_DISABLED = "LoRADisabled"
