@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -26,12 +26,14 @@ from typing import Any, TextIO
 import httpx
 
 ROOT = Path(__file__).parents[1]
-VERSION_HEADER = "x-lorafleet-version"
-"""Where a router says which version answered."""
 REPORT_SECONDS = 0.2
 REASONS_KEPT = 5
 CONNECTION_REQUESTS = 25
 """After so many requests a user takes a new connection, as other clients come and go."""
+
+
+Said = tuple[str, str]
+"""chat or completions, and what came."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,15 @@ class Seen:
 
     model: str
     kind: str
-    version: str
     text: str
     count: int
     first: float
     last: float
+
+    @property
+    def said(self) -> Said:
+        """The text with the way of asking, be it as a stream or not."""
+        return self.kind.removesuffix("-stream"), self.text
 
 
 @dataclass(frozen=True)
@@ -79,38 +85,36 @@ class Summary:
         seen = tuple(Seen(**one) for one in found.pop("seen"))
         return cls(**{**found, "seen": seen, "reasons": tuple(found["reasons"])})
 
-    def versions(self, model: str | None = None) -> dict[str, int]:
-        """Requests by version, as the router called it."""
+    def versions(self, known: Mapping[Said, str], model: str | None = None) -> dict[str, int]:
+        """Requests by the version that answered, given what each says; AssertionError for a text of none of them."""
         counts: dict[str, int] = {}
         for one in self.seen:
+            if one.said not in known:
+                raise AssertionError(f"{one.model} by {one.kind} said {one.text!r} {one.count} times; known: {known}")
             if model in (None, one.model):
-                counts[one.version] = counts.get(one.version, 0) + one.count
+                counts[known[one.said]] = counts.get(known[one.said], 0) + one.count
         return counts
 
-    def texts(self, version: str) -> set[tuple[str, str]]:
-        """What a version said, each with the way of asking."""
-        return {(one.kind, one.text) for one in self.seen if one.version == version}
-
-    def last(self, version: str) -> float:
+    def last(self, known: Mapping[Said, str], version: str) -> float:
         """When a version's last answer was asked for; 0 when it never was."""
-        return max((one.last for one in self.seen if one.version == version), default=0.0)
+        return max((one.last for one in self.seen if known.get(one.said) == version), default=0.0)
 
 
 class Tally:
     """What the process counts."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, str, str, str], tuple[int, float, float]] = {}
+        self._seen: dict[tuple[str, str, str], tuple[int, float, float]] = {}
         self._reasons: list[str] = []
         self._asked = self._failed = 0
         self._slowest = 0.0
 
-    def answered(self, model: str, kind: str, version: str, text: str, began: float) -> None:
+    def answered(self, model: str, kind: str, text: str, began: float) -> None:
         """A complete answer."""
         self._asked += 1
         self._slowest = max(self._slowest, time.monotonic() - began)
-        count, first, last = self._seen.get((model, kind, version, text), (0, began, began))
-        self._seen[model, kind, version, text] = (count + 1, min(first, began), max(last, began))
+        count, first, last = self._seen.get((model, kind, text), (0, began, began))
+        self._seen[model, kind, text] = (count + 1, min(first, began), max(last, began))
 
     def failed(self, why: str) -> None:
         """No answer, or half of one."""
@@ -129,8 +133,8 @@ class Incomplete(Exception):
     """An answer that a client cannot use; the text says what is wrong with it."""
 
 
-async def ask(http: httpx.AsyncClient, plan: Plan, model: str, person: str, kind: str) -> tuple[str, str]:
-    """One request; version and text of its answer. ``kind`` is completions or chat, with ``-stream`` for streams."""
+async def ask(http: httpx.AsyncClient, plan: Plan, model: str, person: str, kind: str) -> str:
+    """One request; the text of its answer. ``kind`` is completions or chat, with ``-stream`` for streams."""
     chat, stream = kind.startswith("chat"), kind.endswith("-stream")
     body: dict[str, Any] = {"model": model, "max_tokens": plan.tokens, "temperature": 0, "user": person}
     body |= {"messages": [{"role": "user", "content": plan.prompt}]} if chat else {"prompt": plan.prompt}
@@ -139,14 +143,14 @@ async def ask(http: httpx.AsyncClient, plan: Plan, model: str, person: str, kind
         answer = await http.post(where, json=body)
         if answer.status_code != 200:
             raise Incomplete(f"status {answer.status_code}: {answer.text[:300]}")
-        return answer.headers.get(VERSION_HEADER, ""), text_of(answer.json(), chat)
+        return text_of(answer.json(), chat)
     parts: list[str] = []
     async with http.stream("POST", where, json=body | {"stream": True}) as events:
         if events.status_code != 200:
             raise Incomplete(f"status {events.status_code}: {(await events.aread())[:300]!r}")
         async for line in events.aiter_lines():
             if line == "data: [DONE]":
-                return events.headers.get(VERSION_HEADER, ""), "".join(parts)
+                return "".join(parts)
             if line.startswith("data: "):
                 parts.append(piece_of(json.loads(line.removeprefix("data: ")), chat))
     raise Incomplete(f"the stream ended without [DONE] after {len(parts)} events")
@@ -181,8 +185,8 @@ async def _user(plan: Plan, tally: Tally, ended: asyncio.Event, number: int) -> 
                 person = f"person-{choose.randrange(plan.people)}"
                 began = time.monotonic()
                 try:
-                    version, text = await ask(http, plan, model, person, kind)
-                    tally.answered(model, kind, version, text, began)
+                    text = await ask(http, plan, model, person, kind)
+                    tally.answered(model, kind, text, began)
                 except (httpx.HTTPError, ValueError, Incomplete) as error:
                     words = f"{model} by {kind} after {time.monotonic() - began:.2f} s"
                     tally.failed(f"{time.strftime('%H:%M:%S')} {words}: {type(error).__name__} {error}")

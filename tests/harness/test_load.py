@@ -1,13 +1,14 @@
 """The load generator counts what a client gets, and takes nothing broken for an answer."""
 
 import asyncio
+import json
 import re
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
-from e2e.load import VERSION_HEADER, Plan, Summary, load
+from e2e.load import Plan, Summary, load
 from tests.fake_vllm.answers import text_of
 from tests.fake_vllm.engine import Settings
 from tests.fake_vllm.fleet import FakeFleet
@@ -40,20 +41,26 @@ async def test_every_way_of_asking_is_answered_and_counted_by_its_text(tmp_path:
     assert found.failed == 0
     assert {one.kind for one in found.seen} == {"completions", "chat", "completions-stream", "chat-stream"}
     assert {one.text for one in found.seen} == {text_of("tiny", 5)}
-    assert sum(found.versions().values()) == found.asked >= 60
+    assert sum(one.count for one in found.seen) == found.asked >= 60
 
 
-def test_a_version_is_what_the_router_says(tmp_path: Path) -> None:
+def test_versions_are_told_by_what_they_say(tmp_path: Path) -> None:
     async def answer(request: web.Request) -> web.Response:
-        content = {"choices": [{"text": "x", "message": {"content": "x"}}]}
+        text = "one" if (await request.json())["user"].endswith("0") else "two"
+        event = {"choices": [{"text": text, "message": {"content": text}, "delta": {"content": text}}]}
         if (await request.json()).get("stream"):
-            return web.Response(text="data: [DONE]\n\n", headers={VERSION_HEADER: "2"})
-        return web.json_response(content, headers={VERSION_HEADER: "2"})
+            return web.Response(text=f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n")
+        return web.json_response(event)
 
-    found = asked(answer, tmp_path)
-    assert found.failed == 0
-    assert set(found.versions("python")) == {"2"}
-    assert found.last("2") > found.last("1") == 0
+    found = asked(answer, tmp_path, count=100)
+    known = {(kind, "one"): "1" for kind in ("chat", "completions")}
+    with pytest.raises(AssertionError, match=r"python by .* said 'two'"):
+        found.versions(known)
+    known |= {(kind, "two"): "2" for kind in ("chat", "completions")}
+    counts = found.versions(known, "python")
+    assert sum(counts.values()) == found.asked
+    assert 0 < counts["1"] < counts["2"]
+    assert found.last(known, "2") > found.last(known, "3") == 0
 
 
 async def refused(_: web.Request) -> web.Response:
