@@ -1,0 +1,128 @@
+-- Requests: what is let through, which model is meant, and what is sent on instead of its name.
+
+-- The paths of vLLM's API that take one JSON object with a `model`. Nothing else reaches an engine.
+local PATHS = {}
+for path in gmatch(SETTINGS.paths, '%S+') do
+  PATHS[path] = true
+end
+
+local LOADING = '5'
+
+-- The target for the name that a client gave: served name and entry, or nil after an answer has been sent.
+local function resolve(handle, asked, key)
+  local at = find(asked, '@', 1, true)
+  local name = at and sub(asked, 1, at - 1) or asked
+  local entry = entry_of(name)
+  if not entry then
+    return unknown(handle, asked, near(name))
+  end
+  if at then
+    local target = entry.pinned[sub(asked, at + 1)]
+    if not target then
+      local names = {}
+      for version in pairs(entry.pinned) do
+        names[#names + 1] = name .. '@' .. version
+      end
+      table.sort(names, function(one, other) return one > other end)
+      return unknown(handle, asked, { names[1], names[2], names[3] })
+    end
+    return target, entry
+  end
+  local target = choose(name, entry, key)
+  if not target then
+    return fail(handle, '503', 'server_error', 'model_not_ready',
+      'No version of the model `' .. name .. '` is loaded yet. Try again soon.', 'model', LOADING)
+  end
+  return target, entry
+end
+
+local function get(handle, path)
+  if path == '/v1/models' then
+    return respond(handle, '200', models())
+  elseif path == '/health' then
+    return respond(handle, '200', '')
+  end
+  local name = path:match('^/v1/models/(.+)$')
+  if name then
+    name = name:gsub('%%(%x%x)', function(digits) return char(tonumber(digits, 16)) end)
+    if base[name] then
+      return respond(handle, '200', card(name, name, nil))
+    end
+    local at = find(name, '@', 1, true)
+    local adapter = at and sub(name, 1, at - 1) or name
+    local entry = entry_of(adapter)
+    if entry and (at and entry.pinned[sub(name, at + 1)] or not at and #entry.targets > 0) then
+      return respond(handle, '200', card(name, adapter, base_list[1]))
+    end
+    return unknown(handle, name, near(adapter))
+  end
+  return nil
+end
+
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  local path = headers:get(':path')
+  local query = find(path, '?', 1, true)
+  if query then
+    path = sub(path, 1, query - 1)
+  end
+  local method = headers:get(':method')
+  if method ~= 'POST' or not PATHS[path] then
+    if method == 'GET' then
+      get(handle, path)
+    end
+    if PATHS[path] then
+      return fail(handle, '405', 'invalid_request_error', 'method_not_allowed', path .. ' takes POST only.')
+    end
+    return fail(handle, '404', 'invalid_request_error', 'unknown_url', 'There is no ' .. method .. ' ' .. path .. ' here.')
+  end
+  local length = tonumber(headers:get('content-length') or 0)
+  if length > SETTINGS.max_body then
+    return fail(handle, '413', 'invalid_request_error', 'request_too_large', TOO_LARGE)
+  end
+  local body = handle:body()
+  local size = body and body:length() or 0
+  if size == 0 then
+    return refuse(handle, 'The request has no body; a JSON object with a `model` is expected.')
+  elseif size > SETTINGS.max_body then
+    return fail(handle, '413', 'invalid_request_error', 'request_too_large', TOO_LARGE)
+  end
+  local text = body:getBytes(0, size)
+  local spans, asked, present, user = scan(text)
+  if not spans then
+    return refuse(handle, 'The body is not a JSON object in UTF-8.')
+  elseif not present then
+    return refuse(handle, 'The body names no model; GET /v1/models lists them.', 'model')
+  elseif not asked then
+    return refuse(handle, '`model` must be a string; GET /v1/models lists them.', 'model')
+  end
+  -- A wrapper of headers does not outlive the wait for the body.
+  headers = handle:headers()
+  headers:remove('x-lorafleet-served')
+  headers:remove('authorization')
+  headers:remove('x-api-key')
+  if base[asked] then
+    return
+  end
+  local key
+  if SETTINGS.session_header ~= '' then
+    key = headers:get(SETTINGS.session_header)
+  end
+  if not key and SETTINGS.sticky_user then
+    key = user
+  end
+  local target, entry = resolve(handle, asked, key)
+  local served = target.served
+  headers:replace('x-lorafleet-served', served)
+  local metadata = handle:streamInfo():dynamicMetadata()
+  if SETTINGS.answers then
+    metadata:set('lorafleet', 'names', served .. '\n' .. asked)
+  end
+  if SETTINGS.measure_all or #entry.targets > 1 then
+    metadata:set('lorafleet', 'measured', true)
+  end
+  if target.hosts then
+    metadata:set('lorafleet', 'hosts', draw(target.hosts))
+  end
+  body:setBytes(replace(text, spans, served))
+end

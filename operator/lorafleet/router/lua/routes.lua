@@ -1,0 +1,210 @@
+-- Who answers a request: the table of adapters, and the choice of a version and of engines. Each worker has its own.
+
+local gmatch, random, log, huge = string.gmatch, math.random, math.log, math.huge
+local band, bxor, rshift, lshift, tobit = bit.band, bit.bxor, bit.rshift, bit.lshift, bit.tobit
+
+-- Every worker and every new table starts a generator; none may repeat another's.
+math.randomseed(os.time() + (tonumber(tostring({}):match('0x(%x+)'), 16) or 0) % 2147483647)
+
+-- Bob Jenkins' one-at-a-time hash: only sums and shifts, which doubles hold exactly.
+local function absorb(state, text)
+  for at = 1, #text do
+    state = tobit(state + byte(text, at))
+    state = tobit(state + lshift(state, 10))
+    state = bxor(state, rshift(state, 6))
+  end
+  return state
+end
+
+-- A number between 0 and 1, neither of them.
+local function fraction(state)
+  state = tobit(state + lshift(state, 3))
+  state = bxor(state, rshift(state, 11))
+  state = tobit(state + lshift(state, 15))
+  return (state % 4294967296 + 0.5) / 4294967296
+end
+
+-- The lines of the table by adapter, as positions: an entry is made of its line on first use.
+local positions, entries, base = {}, {}, {}
+local base_list, engines, adapter_list = {}, {}, nil
+for at, name in gmatch(TABLE, '()([^\t\n]+)[^\n]*\n') do
+  positions[name] = at
+end
+
+local function line(name)
+  local at = positions[name]
+  return at and sub(TABLE, at, find(TABLE, '\n', at, true) - 1)
+end
+
+for name in gmatch((line('=base') or ''):sub(7), '[^\t]+') do
+  base[name] = true
+  base_list[#base_list + 1] = name
+end
+for address in gmatch((line('=engines') or ''):sub(10), '[^\t]+') do
+  engines[#engines + 1] = address
+end
+positions['=base'], positions['=engines'] = nil, nil
+
+-- The engines that a version is asked on, in order of preference; nil is any that the cluster likes.
+local function hosts_of(served, missing)
+  if missing == '' and SETTINGS.affinity == 0 or #engines == 0 then
+    return nil
+  end
+  local without, found = {}, {}
+  for number in gmatch(missing, '%d+') do
+    without[tonumber(number)] = true
+  end
+  local state = absorb(absorb(0, served), ' ')
+  for number, address in ipairs(engines) do
+    if not without[number] then
+      found[#found + 1] = { address = address, score = fraction(absorb(state, address)) }
+    end
+  end
+  if #found == 0 then
+    return nil
+  end
+  if SETTINGS.affinity > 0 and #found > SETTINGS.affinity then
+    table.sort(found, function(one, other) return one.score < other.score end)
+    for number = #found, SETTINGS.affinity + 1, -1 do
+      found[number] = nil
+    end
+  end
+  local addresses = {}
+  for number, one in ipairs(found) do
+    addresses[number] = one.address
+  end
+  return addresses
+end
+
+local function entry_of(name)
+  local entry = entries[name]
+  if entry then
+    return entry
+  end
+  local text = line(name)
+  if not text then
+    return nil
+  end
+  entry = { targets = {}, pinned = {}, total = 0 }
+  for served, weight, version, missing in gmatch(text, '\t([^|\t]+)|(%d*)|([^|\t]*)|([^\t]*)') do
+    local target = { served = served, weight = tonumber(weight) or 0, hosts = hosts_of(served, missing) }
+    if target.weight > 0 then
+      entry.targets[#entry.targets + 1] = target
+      entry.total = entry.total + target.weight
+    end
+    if version ~= '' then
+      entry.pinned[version] = target
+    end
+  end
+  entries[name] = entry
+  return entry
+end
+
+-- Without a key by chance. With one by weighted rendezvous hashing: each target draws from the key a lot of its own and
+-- the weight scales it, so a rising weight only wins keys, and no two adapters or rollouts favour the same keys.
+local function choose(name, entry, key)
+  local targets = entry.targets
+  if #targets < 2 then
+    return targets[1]
+  end
+  if key then
+    local state = absorb(absorb(absorb(absorb(0, name), '\n'), key), '\n')
+    local best, least = nil, huge
+    for _, target in ipairs(targets) do
+      local lot = -log(fraction(absorb(state, target.served))) / target.weight
+      if lot < least then
+        best, least = target, lot
+      end
+    end
+    return best
+  end
+  local at = random() * entry.total
+  for _, target in ipairs(targets) do
+    at = at - target.weight
+    if at < 0 then
+      return target
+    end
+  end
+  return targets[#targets]
+end
+
+-- As many engines of a list as will be tried, by chance. The list is shuffled as a side effect.
+local function draw(hosts)
+  local count = math.min(#hosts, SETTINGS.retries + 1)
+  for at = 1, count do
+    local other = random(at, #hosts)
+    hosts[at], hosts[other] = hosts[other], hosts[at]
+  end
+  return concat(hosts, ',', 1, count)
+end
+
+-- All adapters that serve, in order.
+local function adapters()
+  if not adapter_list then
+    adapter_list = {}
+    for name in pairs(positions) do
+      if #entry_of(name).targets > 0 then
+        adapter_list[#adapter_list + 1] = name
+      end
+    end
+    table.sort(adapter_list)
+  end
+  return adapter_list
+end
+
+-- At most how many changes of one letter make `one` from `other`, given up above `most`.
+local function distance(one, other, most)
+  local row = {}
+  for at = 0, #other do
+    row[at] = at
+  end
+  for at = 1, #one do
+    local corner, least = row[0], at
+    row[0] = at
+    local letter = byte(one, at)
+    for to = 1, #other do
+      local cost = letter == byte(other, to) and corner or 1 + math.min(corner, row[to], row[to - 1])
+      corner, row[to] = row[to], cost
+      if cost < least then
+        least = cost
+      end
+    end
+    if least > most then
+      return most + 1
+    end
+  end
+  return row[#other]
+end
+
+-- Up to three names that a client may have meant, the nearest first.
+local function near(asked)
+  if #asked > 128 then
+    return {}
+  end
+  local found, lower = {}, asked:lower()
+  local function consider(name)
+    local other = name:lower()
+    if find(other, lower, 1, true) == 1 or find(lower, other, 1, true) == 1 then
+      found[#found + 1] = { name = name, far = 0.5 + math.abs(#name - #asked) / 1000 }
+    elseif math.abs(#name - #asked) <= 2 then
+      local far = distance(lower, other, 2)
+      if far <= 2 then
+        found[#found + 1] = { name = name, far = far }
+      end
+    end
+  end
+  for _, name in ipairs(base_list) do
+    consider(name)
+  end
+  for _, name in ipairs(adapters()) do
+    consider(name)
+  end
+  table.sort(found, function(one, other)
+    return one.far < other.far or one.far == other.far and one.name < other.name
+  end)
+  local names = {}
+  for at = 1, math.min(#found, 3) do
+    names[at] = found[at].name
+  end
+  return names
+end
