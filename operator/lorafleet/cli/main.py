@@ -5,13 +5,16 @@ another.
 """
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from lorafleet.cli.form import Form
+from lorafleet.cli.late import WithPeople
+
 app = typer.Typer(
+    cls=WithPeople,
     no_args_is_help=True,
     # A traceback with the values of variables could show a secret.
     pretty_exceptions_enable=False,
@@ -21,15 +24,6 @@ app = typer.Typer(
 )
 store = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at a fleet's volume where it is mounted.")
 app.add_typer(store, name="store")
-
-
-class Form(StrEnum):
-    """How a command prints."""
-
-    TEXT = "text"
-    JSON = "json"
-    YAML = "yaml"
-
 
 _Form = Annotated[Form, typer.Option("--output", "-o", help="How to print.")]
 _Root = Annotated[Path, typer.Argument(help="Where the fleet's claim is mounted.", show_default=False)]

@@ -1,0 +1,243 @@
+"""The user's cluster: which one, which namespace, and the objects in it. All errors become texts for people.
+
+A kubeconfig is only ever read. Texts of the client library are not repeated: some hold the whole entry of a user, with
+the token in it.
+"""
+
+import asyncio
+import difflib
+import logging
+import os
+import re
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+from kubernetes.aio import client, config
+
+from lorafleet.api.names import ADAPTER_PLURAL, API_VERSION, FLEET_PLURAL, GROUP
+from lorafleet.cli.outcome import Ended, cannot_ask, no
+from lorafleet.kube import Kube, KubeError, Object, path
+
+_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_CANNOT = re.compile(r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)"')
+WORDS = {ADAPTER_PLURAL: "adapter", FLEET_PLURAL: "fleet"}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which cluster and namespace: what the user typed, completed by the kubeconfig."""
+
+    context: str | None
+    namespace: str
+    server: str
+
+    def __str__(self) -> str:
+        return f"{self.server} (context {self.context})" if self.context else self.server
+
+
+class Cluster:
+    """A connection for one command."""
+
+    def __init__(self, kube: Kube, place: Place) -> None:
+        self.kube = kube
+        self.place = place
+
+    async def one(self, plural: str, name: str) -> Object:
+        """The object of that name. Raises Ended with names that are near, when there is none."""
+        try:
+            return await self.kube.get(self.where(plural, name))
+        except KubeError as error:
+            if not error.not_found:
+                raise self.ended(error, "get", plural) from None
+        raise await self.unknown(plural, [name])
+
+    async def all(self, plural: str, *, everywhere: bool = False, **query: str) -> Object:
+        """The list of a kind, in the namespace or in all. Raises Ended."""
+        where = path(API_VERSION, plural) if everywhere else self.where(plural)
+        try:
+            return await self.kube.list(where, **query)
+        except KubeError as error:
+            raise self.ended(error, "list", plural) from None
+
+    async def unknown(self, plural: str, names: Sequence[str], known: Iterable[str] | None = None) -> Ended:
+        """The error for names that are not there; it names near ones, as far as the user may list them."""
+        if known is None:
+            try:
+                known = [item["metadata"]["name"] for item in (await self.kube.list(self.where(plural)))["items"]]
+            except KubeError as error:
+                if error.not_found:
+                    return self.ended(error, "list", plural)
+                known = ()
+        return no(not_there(WORDS[plural], names, tuple(known), self.place.namespace))
+
+    async def changes(
+        self, plural: str, listing: Object | None = None, **query: str
+    ) -> AsyncGenerator[Object | None, None]:
+        """The objects now, then each as it changes; None while there is no answer. ``query`` selects.
+
+        A deleted object comes once more, with ``deleted: true`` beside its metadata. Raises Ended for what does not
+        pass by itself.
+        """
+        delay = 0.2
+        version = ""
+        if listing is not None:
+            version = listing["metadata"]["resourceVersion"]
+        while True:
+            try:
+                if not version:
+                    found = await self.kube.list(self.where(plural), **query)
+                    version = found["metadata"]["resourceVersion"]
+                    for item in found["items"]:
+                        yield item
+                async for kind, item in self.kube.watch(self.where(plural), version, **query):
+                    delay = 0.2
+                    version = item["metadata"]["resourceVersion"]
+                    if kind != "BOOKMARK":
+                        yield {**item, "deleted": True} if kind == "DELETED" else item
+            except KubeError as error:
+                if error.status == 410:
+                    version = ""
+                    continue
+                if not error.unreachable and error.status < 500:
+                    raise self.ended(error, "watch", plural) from None
+                yield None
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 5.0)
+
+    def where(self, plural: str, name: str = "") -> str:
+        """The path of a kind, or of an object, in the namespace."""
+        return path(API_VERSION, plural, self.place.namespace, name)
+
+    def ended(self, error: KubeError, verb: str, plural: str) -> Ended:
+        """A refusal of the API server in words."""
+        resource = f"{plural}.{GROUP}"
+        if error.unreachable:
+            return cannot_ask(
+                f"no answer from the API server at {self.place}: is it running, and does a VPN lead there?"
+            )
+        if error.status == 401:
+            return cannot_ask(f"the API server at {self.place} does not accept these credentials; log in again")
+        if error.status == 403:
+            asked = _CANNOT.search(error.message)
+            verb = asked["verb"] if asked else verb
+            return cannot_ask(
+                f"you may not {verb} {resource} in namespace {self.place.namespace} at {self.place}: ask its"
+                f" administrator for a Role with the verb {verb} on {plural} of the API group {GROUP}"
+            )
+        if error.not_found:
+            return cannot_ask(
+                f"the cluster at {self.place} does not know {resource}: install the chart lorafleet, or use another"
+                " --context"
+            )
+        return cannot_ask(f"the API server at {self.place} refuses to {verb} {resource}: {error.message[:500]}")
+
+
+def not_there(word: str, names: Sequence[str], known: Sequence[str], namespace: str) -> str:
+    """That these names are not there, and which near ones are."""
+    lines = []
+    for name in names:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else _known(word, known)
+        lines.append(f"no {word} {name} in namespace {namespace}; {hint}")
+    return "\nerror: ".join(lines)
+
+
+def _known(word: str, known: Sequence[str]) -> str:
+    if not known:
+        return f"`lorafleet get {word}s -A` lists those of all namespaces that you may see"
+    more = f" and {len(known) - 5} more" if len(known) > 5 else ""
+    return f"there are {', '.join(sorted(known)[:5])}{more}"
+
+
+@asynccontextmanager
+async def connected(context: str | None = None, namespace: str | None = None) -> AsyncIterator[Cluster]:
+    """The cluster of the user's kubeconfig, else of the pod that this runs in. Raises Ended."""
+    for name in ("kubernetes", "asyncio"):
+        # They say on standard error what may hold a credential, and what the texts here say better.
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    configuration = client.Configuration()
+    files = kubeconfigs()
+    if context is None and not files and (_POD / "token").exists():
+        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        named, ours = None, (_POD / "namespace").read_text().strip()
+    else:
+        named, ours = _context(files, context)
+        await _load(files, named, configuration)
+    server = urlsplit(configuration.host)
+    place = Place(named, namespace or ours, f"{server.scheme}://{server.netloc.rpartition('@')[2]}")
+    try:
+        kube = Kube(configuration)
+    except (OSError, ssl.SSLError, ValueError):
+        raise cannot_ask(f"the certificates of {place} cannot be used; look at its entries in the kubeconfig") from None
+    try:
+        yield Cluster(kube, place)
+    finally:
+        await kube.close()
+
+
+def kubeconfigs() -> list[Path]:
+    """The kubeconfig files that exist, by KUBECONFIG, else in the home folder."""
+    named = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    return [file for part in named.split(os.pathsep) if part and (file := Path(part).expanduser()).exists()]
+
+
+def known_contexts() -> list[str]:
+    """The names of all contexts. Raises Ended."""
+    return [str(entry.get("name")) for file in kubeconfigs() for entry in _parsed(file).get("contexts") or ()]
+
+
+def _context(files: Sequence[Path], wanted: str | None) -> tuple[str, str]:
+    """The name of the context, and its namespace. Raises Ended."""
+    if not files:
+        named = os.environ.get("KUBECONFIG") or "~/.kube/config"
+        raise cannot_ask(f"there is no kubeconfig at {named}, so no cluster is known; set KUBECONFIG to yours")
+    contexts: dict[str, dict[str, Any]] = {}
+    current = None
+    for file in files:
+        parsed = _parsed(file)
+        current = current or parsed.get("current-context")
+        for entry in parsed.get("contexts") or ():
+            contexts.setdefault(str(entry.get("name")), entry.get("context") or {})
+    name = wanted or current
+    where = ", ".join(map(str, files))
+    if not name:
+        raise cannot_ask(f"the kubeconfig {where} has no current context; name one with --context")
+    if name not in contexts:
+        there = ", ".join(sorted(contexts)) or "none"
+        raise cannot_ask(f"the kubeconfig {where} has no context {name}; there are: {there}")
+    return name, contexts[name].get("namespace") or "default"
+
+
+def _parsed(file: Path) -> dict[str, Any]:
+    """A kubeconfig; errors without its content."""
+    try:
+        parsed = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise cannot_ask(f"the kubeconfig {file} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise cannot_ask(f"the kubeconfig {file} is not YAML; set KUBECONFIG to one that is") from None
+    if not isinstance(parsed, dict) or not all(isinstance(one, dict) for one in parsed.get("contexts") or ()):
+        raise cannot_ask(f"the file {file} is no kubeconfig; set KUBECONFIG to one")
+    return parsed
+
+
+async def _load(files: Sequence[Path], context: str, configuration: client.Configuration) -> None:
+    try:
+        await config.load_kube_config(  # type: ignore[no-untyped-call]
+            config_file=os.pathsep.join(map(str, files)),
+            context=context,
+            client_configuration=configuration,
+            persist_config=False,
+        )
+    except Exception as error:
+        where = ", ".join(map(str, files))
+        raise cannot_ask(
+            f"the kubeconfig {where} cannot be used for context {context} ({type(error).__name__}); what does"
+            f" `kubectl --context {context} get namespaces` say?"
+        ) from None
