@@ -14,6 +14,7 @@ from lorafleet.api.model import timestamp
 from lorafleet.api.names import ADAPTER_KIND
 from lorafleet.api.reasons import Reason
 from lorafleet.controller.fleetview import expectations, fleet_view, room
+from lorafleet.controller.lost import listed
 from lorafleet.controller.objects import Adapter
 from lorafleet.controller.queue import Key
 from lorafleet.controller.state import FleetState, Result, SyncItem, Task
@@ -71,6 +72,8 @@ def observe(state: FleetState, adapter: Adapter, now: datetime) -> tuple[Observe
         syncing=syncing,
         removed=removed,
         room=room(state, adapter),
+        probes=state.probed(served),
+        listed=listed(state, adapter),
         damage=damage(state, served),
     )
     return observed, used
@@ -136,12 +139,23 @@ class AdapterReconciler:
             state.places.difference_update(plan.places)
         self._acknowledge(state, used)
         self._request(state, adapter, plan)
+        if plan.probe or state.probes:
+            self._probe(state, adapter, plan)
         if plan.release:
             await self._release(state, adapter, plan)
             return None
         if plan.look_again is None:
             return None
         return max((plan.look_again - now).total_seconds(), 0.05)
+
+    def _probe(self, state: FleetState, adapter: Adapter, plan: Plan) -> None:
+        """Has engines asked by what is to be probed; what is proven needs no memory of its answers."""
+        for served in plan.probe if adapter.spec else ():
+            assert adapter.spec
+            self._world.want_probe(state, served, adapter.spec.probe)
+        for version in plan.status.versions:
+            if version.proven_at and version.served_name and version.served_name not in plan.probe:
+                state.probes.pop(version.served_name, None)
 
     def _acknowledge(self, state: FleetState, used: set[SyncItem]) -> None:
         """Results that are in a written status need not be kept."""

@@ -22,14 +22,17 @@ from lorafleet.api.names import ADAPTER_PLURAL, API_VERSION, FLEET_PLURAL, GROUP
 from lorafleet.controller import longreports
 from lorafleet.controller.adapter import AdapterReconciler
 from lorafleet.controller.engine import EngineReconciler
+from lorafleet.controller.engineclients import EngineClients
 from lorafleet.controller.fleet import FleetReconciler
 from lorafleet.controller.health import serve
 from lorafleet.controller.lease import Lease, LeaseTimes
 from lorafleet.controller.metrics import LEADER
 from lorafleet.controller.pods import PodWatches
+from lorafleet.controller.probes import ProbeReconciler
 from lorafleet.controller.progress import AT_ONCE, TIMEOUT, ProgressPoller
 from lorafleet.controller.queue import Key, Lane, WorkQueue
 from lorafleet.controller.scrubs import Scrubs
+from lorafleet.controller.secrets import Secrets
 from lorafleet.controller.settings import Settings
 from lorafleet.controller.status import Writer
 from lorafleet.controller.sync import SyncReconciler
@@ -139,14 +142,15 @@ class Operator:
         pods = PodWatches(kube, world, self._died)
         sync = SyncReconciler(world, kube, settings)
         scrubs = Scrubs(kube, settings)
-        engine = EngineReconciler(world, kube, _engine_transport(), settings)
+        clients = EngineClients(Secrets(kube), _engine_transport())
         await self._fill(world)
         queue = WorkQueue(
             {
                 "adapter": Lane(AdapterReconciler(world, writer), workers=24, deadline=60.0),
                 "fleet": Lane(FleetReconciler(world, writer, pods, scrubs), workers=8, deadline=60.0),
                 "sync": Lane(sync, workers=8, deadline=120.0),
-                "engine": Lane(engine, workers=10_000, deadline=1200.0),
+                "engine": Lane(EngineReconciler(world, clients, settings), workers=10_000, deadline=1200.0),
+                "probe": Lane(ProbeReconciler(world, clients), workers=10_000, deadline=1200.0),
             }
         )
         for key, after in waiting:

@@ -5,17 +5,14 @@ diagnoses it; after that only changes are looked at, and the listing is read aga
 before the adapters of the whole cluster are known.
 """
 
-import base64
 import logging
 import random
-from collections.abc import Callable
 from time import monotonic
 
-import httpx
-
-from lorafleet.api.model import seconds
 from lorafleet.api.reasons import Reason
 from lorafleet.artifacts.check import at_least, release
+from lorafleet.controller.engineclients import EngineClients
+from lorafleet.controller.lost import strays, unknown
 from lorafleet.controller.metrics import LISTS, LOAD_SECONDS, LOADS, UNLOADS
 from lorafleet.controller.queue import Key
 from lorafleet.controller.queue import Retry as QueueRetry
@@ -25,7 +22,6 @@ from lorafleet.controller.world import SOON, World
 from lorafleet.engines.client import EngineClient, LoadOutcome
 from lorafleet.engines.diagnosis import Expectations, diagnose
 from lorafleet.engines.errors import EngineError, Misconfigured, Rejected, Retry
-from lorafleet.kube import Kube, KubeError, path
 from lorafleet.rollout.observed import Refusal
 from lorafleet.rollout.wanted import Action, action
 
@@ -36,28 +32,21 @@ RECHECK = 30.0
 RESOLVED_AGAIN = 5.0
 PASS = 60.0
 """Seconds after which a long pass over one engine goes back to the queue, so that its deadline means something."""
-MAX_LOAD_TIMEOUT = 900.0
-KEY_AGE = 60.0
 
 
 class EngineReconciler:
     """Reconciles one engine a call; see the module."""
 
-    def __init__(
-        self, world: World, kube: Kube, transport: Callable[[], httpx.AsyncHTTPTransport], settings: Settings
-    ) -> None:
+    def __init__(self, world: World, clients: EngineClients, settings: Settings) -> None:
         self._world = world
-        self._kube = kube
-        self._transport = transport
+        self._clients = clients
         self._settings = settings
-        self._keys: dict[tuple[str, str, str], tuple[float, str | None]] = {}
-        self._clients: dict[Key, tuple[object, EngineClient, httpx.AsyncHTTPTransport]] = {}
 
     async def __call__(self, key: Key) -> float | None:
         """One pass; the answer is when to read the listing again."""
         found = self._world.engine(key)
         if found is None:
-            await self._disconnect(key)
+            await self._clients.close(key.namespace, key.name)
             return None
         state, engine = found
         if not engine.reachable:
@@ -68,7 +57,8 @@ class EngineReconciler:
             return None
         instance = engine.facts.instance
         try:
-            client = await self._client(key, state, engine)
+            client = await self._clients.of(state, engine)
+            engine.loading = True
             again = await self._pass(state, engine, client)
         except EngineError as error:
             if engine.facts.instance != instance or self._world.engine(key) is None:
@@ -77,6 +67,10 @@ class EngineReconciler:
             if isinstance(error, Misconfigured):
                 return RECHECK
             raise QueueRetry(str(error)) from error
+        finally:
+            engine.loading = False
+            if state.probes or not engine.warm:
+                self._world.ask_probe(state, engine.name)
         return again
 
     async def _pass(self, state: FleetState, engine: Engine, client: EngineClient) -> float:
@@ -136,6 +130,10 @@ class EngineReconciler:
         engine.listing, engine.listed_at, engine.version = adapters, monotonic(), version
         engine.bases = tuple((base.id, base.root) for base in listing.bases)
         engine.failing = False
+        engine.strays = strays(state, adapters)
+        if before is None:
+            # What has our adapters already was not started just now.
+            engine.warm = any(name in state.load for name in adapters)
         self._diagnose(state, engine)
         assert state.fleet and state.fleet.spec
         engine.dirty.clear()
@@ -149,7 +147,10 @@ class EngineReconciler:
             for name in before.keys() ^ adapters.keys():
                 self._world.ask_served(state, name, SOON)
             self._world.ask_waiting(state)
-        self._world.ask_fleet(state)
+        if usable != engine.usable or before != adapters:
+            self._world.ask_routing(state)
+        else:
+            self._world.ask_fleet(state)
 
     def _action(self, state: FleetState, engine: Engine, served: str) -> Action:
         assert state.fleet and state.fleet.spec and engine.listing is not None
@@ -160,7 +161,11 @@ class EngineReconciler:
         if owner is not None and owner[0] is not state:
             # Two fleets may claim one engine: neither touches what is the other's.
             return Action.NOTHING
-        return action(served, state.load.get(served), served in state.keep, engine.listing.get(served))
+        todo = action(served, state.load.get(served), served in state.keep, engine.listing.get(served))
+        if todo is Action.UNLOAD and owner is not None and unknown(state, owner[1], served):
+            # Its adapter's status was lost: what serves stays until the adapter has been decided on again.
+            return Action.NOTHING
+        return todo
 
     async def _settle(self, state: FleetState, engine: Engine, client: EngineClient, served: str) -> bool:
         """Does what one name needs; whether something was unloaded."""
@@ -222,7 +227,10 @@ class EngineReconciler:
             other.listing is None or served in other.listing or not other.usable for other in state.engines.values()
         )
         self._world.ask_served(state, served, 0.0 if complete else SOON)
-        self._world.ask_fleet(state)
+        if served in state.carrying:
+            self._world.ask_routing(state)
+        else:
+            self._world.ask_fleet(state)
 
     async def _unload(self, state: FleetState, engine: Engine, client: EngineClient, served: str) -> None:
         outcome = await client.unload(served)
@@ -240,8 +248,8 @@ class EngineReconciler:
         if usable:
             self._world.ask_adapters(state, SOON)
         if error.reason is Reason.API_KEY_REJECTED:
-            self._keys.clear()
-        self._world.ask_fleet(state)
+            self._clients.refused()
+        self._world.ask_routing(state)
 
     def _diagnose(self, state: FleetState, engine: Engine, error: EngineError | None = None) -> None:
         if state.fleet is None or state.fleet.spec is None:
@@ -264,53 +272,6 @@ class EngineReconciler:
             runtime_updating=engine.updating,
             expectations=expectations,
         )
-
-    async def _client(self, key: Key, state: FleetState, engine: Engine) -> EngineClient:
-        assert state.fleet and state.fleet.spec
-        spec = state.fleet.spec.engines
-        api_key = await self._api_key(state) if spec.api_key else None
-        load_timeout = min(seconds(spec.load_timeout), MAX_LOAD_TIMEOUT)
-        mark = (engine.facts.pod_ip, engine.facts.port, api_key, load_timeout)
-        known = self._clients.get(key)
-        if known is not None and known[0] == mark:
-            return known[1]
-        host = f"[{engine.facts.pod_ip}]" if ":" in str(engine.facts.pod_ip) else engine.facts.pod_ip
-        await self._disconnect(key)
-        transport = self._transport()
-        client = EngineClient(
-            transport,
-            f"http://{host}:{engine.facts.port}",
-            api_key=api_key,
-            name=engine.name,
-            load_timeout=load_timeout,
-        )
-        self._clients[key] = (mark, client, transport)
-        return client
-
-    async def _disconnect(self, key: Key) -> None:
-        """Closes the connections to an engine that is gone or elsewhere."""
-        known = self._clients.pop(key, None)
-        if known is not None:
-            await known[2].aclose()
-
-    async def _api_key(self, state: FleetState) -> str | None:
-        """The engines' key from its Secret, kept for a minute; None when there is none."""
-        assert state.fleet and state.fleet.spec and state.fleet.spec.engines.api_key
-        ref = state.fleet.spec.engines.api_key.secret_key_ref
-        mark = (state.ref[0], ref.name, ref.key)
-        read_at, value = self._keys.get(mark, (-KEY_AGE, None))
-        if value and monotonic() - read_at < KEY_AGE:
-            return value
-        try:
-            secret = await self._kube.get(path("v1", "secrets", state.ref[0], ref.name))
-            data = (secret.get("data") or {}).get(ref.key)
-            value = base64.b64decode(data).decode().strip() if data else None
-        except KubeError as error:
-            if not error.not_found:
-                raise QueueRetry(f"secret {ref.name} could not be read: {error.reason}") from error
-            value = None
-        self._keys[mark] = (monotonic(), value)
-        return value
 
     @staticmethod
     def _about(state: FleetState, engine: Engine, served: str) -> dict[str, object]:

@@ -15,7 +15,11 @@ from lorafleet.controller.jobs import MAX_CONFIG_BYTES, config_too_large
 from lorafleet.controller.objects import Fleet
 from lorafleet.controller.scrubs import Refused
 from lorafleet.controller.state import Engine, FleetState, Scrubbed
+from lorafleet.engines.facts import instance_text
 from lorafleet.store.plan import VolumeReport
+
+MISSING = 32
+"""So many names are listed at most: an engine that lacks more gets no adapter's requests."""
 
 
 def model_of(engines: list[Engine]) -> str | None:
@@ -29,12 +33,16 @@ def model_of(engines: list[Engine]) -> str | None:
 def engine_status(state: FleetState, engine: Engine) -> EngineStatus:
     """One engine's row."""
     listing = engine.listing or {}
+    missing = state.carrying.difference(listing) if engine.usable else ()
     first = next(iter(sorted(engine.diagnoses, key=lambda diagnosis: not diagnosis.blocking)), None)
     return EngineStatus(
         name=engine.name,
         ready=engine.usable,
-        loaded=sum(served in state.load for served in listing),
+        loaded=len(listing.keys() & state.load.keys()),
         wanted=len(state.load),
+        instance=instance_text(engine.facts),
+        missing=tuple(sorted(missing)) if len(missing) <= MISSING else (),
+        catching_up=len(missing) > MISSING or None,
         version=engine.version,
         model=engine.bases[0][1] if engine.bases else engine.facts.model,
         reason=first.reason.value if first else None,

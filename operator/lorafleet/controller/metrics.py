@@ -17,6 +17,7 @@ LOAD_SECONDS = Histogram(
     "Time of a successful load call, in seconds.",
     buckets=(0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15, 60),
 )
+PROBES = Counter("lorafleet_probes", "Probes of versions on engines by result.", ["namespace", "fleet", "result"])
 LISTS = Counter("lorafleet_engine_lists", "Listings of engines' models by result.", ["namespace", "fleet", "result"])
 ENGINES = Gauge("lorafleet_engines", "Engines of a fleet by state.", ["namespace", "fleet", "state"])
 ADAPTERS = Gauge("lorafleet_adapters", "Adapters of a fleet by state.", ["namespace", "fleet", "state"])

@@ -32,7 +32,7 @@ class PodWatches:
             return
         if known is not None:
             known[1].cancel()
-            state.discovered = False
+            state.discovered = state.settled_once = False
             for name, engine in list(state.engines.items()):
                 self._world.drop_pod(state, name, engine.facts.uid)
         task = asyncio.create_task(self._follow(state, selector))
@@ -46,7 +46,7 @@ class PodWatches:
             known[1].cancel()
         state = self._world.fleets.get(ref)
         if state is not None:
-            state.discovered = False
+            state.discovered = state.settled_once = False
             for name, engine in list(state.engines.items()):
                 self._world.drop_pod(state, name, engine.facts.uid)
 

@@ -13,9 +13,10 @@ from lorafleet.api.fleet import SpecialistFleetSpec
 from lorafleet.api.names import FLEET_KIND
 from lorafleet.api.reasons import Reason
 from lorafleet.controller.objects import Adapter, Fleet, Ref
+from lorafleet.controller.probing import Probing
 from lorafleet.engines.diagnosis import Diagnosis
 from lorafleet.engines.facts import EngineFacts
-from lorafleet.rollout.observed import Failed, Loads, Published, Refusal
+from lorafleet.rollout.observed import Failed, Loads, Probed, Published, Refusal
 from lorafleet.rollout.wanted import NOTHING, Wanted, ours, wanted
 from lorafleet.store.plan import VolumeReport
 
@@ -38,6 +39,12 @@ class Engine:
     dirty: dict[str, None] = field(default_factory=dict)
     refused: dict[str, Refusal] = field(default_factory=dict)
     failing: bool = False
+    loading: bool = False
+    """A pass of loads and unloads runs."""
+    warm: bool = False
+    """It was not started just now, or has answered by the most used adapters since."""
+    strays: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Served names by adapter that it listed and no status named, when it was last asked."""
 
     @property
     def name(self) -> str:
@@ -75,7 +82,9 @@ class Engine:
         self.diagnoses = ()
         self.dirty.clear()
         self.refused.clear()
+        self.strays = {}
         self.failing = False
+        self.warm = False
 
 
 @dataclass(frozen=True)
@@ -198,6 +207,12 @@ class FleetState:
     """Served names that were given a place and are in no written status yet."""
     asked: tuple[SpecialistFleetSpec | None, str] = (None, "")
     """A spec, and as text what it asks of versions."""
+    probes: dict[str, Probing] = field(default_factory=dict)
+    """By served name, the probes that adapters asked for, while the version shall be on engines."""
+    settled_once: bool = False
+    """Every engine that mattered was asked since they were discovered."""
+    prompt: tuple[float, float] = (0.0, 0.0)
+    """How many more prompt writes of the fleet's status may follow, and as of when (monotonic clock)."""
     broken: dict[str, Failed] = field(default_factory=dict)
     """Damaged served names whose repair failed the last time."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -238,6 +253,8 @@ class FleetState:
         else:
             self.contributions[name] = after
         changed = {served for served in before.names | after.names if before.load.get(served) != after.load.get(served)}
+        for served in changed - after.load.keys() if self.probes else ():
+            self.probes.pop(served, None)
         return frozenset(changed | (before.keep ^ after.keep))
 
     @property
@@ -248,15 +265,26 @@ class FleetState:
 
     @property
     def settled(self) -> bool:
-        """Whether every engine that may matter has been asked once: what is unknown is not taken for down."""
-        return self.discovered and all(
+        """Whether every engine that may matter has been asked once: what is unknown is not taken for down.
+
+        An engine that comes later holds nothing up: until it has answered it does not count.
+        """
+        if self.discovered and self.settled_once:
+            return True
+        self.settled_once = self.discovered and all(
             engine.listing is not None or engine.failing or engine.diagnoses or not engine.reachable
             for engine in self.engines.values()
         )
+        return self.settled_once
 
     def usable_engines(self) -> int:
         """How many engines count."""
         return sum(engine.usable for engine in self.engines.values())
+
+    def probed(self, served: set[str]) -> dict[str, Probed]:
+        """What engines answered to the probes of these names."""
+        asked = served & self.probes.keys() if self.probes else ()
+        return {name: self.probes[name].probed(self.engines.values()) for name in asked}
 
     def loads(self, served: str) -> Loads:
         """Where a version is."""

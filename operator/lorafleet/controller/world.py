@@ -5,13 +5,16 @@ back through the same methods, so that memory and cluster agree without waiting 
 """
 
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Protocol
 
 from lorafleet.api.adapter import LoRAAdapterStatus
 from lorafleet.api.fleetstatus import SpecialistFleetStatus
 from lorafleet.api.names import served_name
+from lorafleet.api.rollout import Probe
 from lorafleet.controller.fleetview import cpu_places
 from lorafleet.controller.objects import Adapter, Fleet, Ref, parse_adapter, parse_fleet
+from lorafleet.controller.probing import Probing, fingerprint
 from lorafleet.controller.queue import Key
 from lorafleet.controller.state import Engine, FleetState
 from lorafleet.engines.facts import EngineFacts, engine_facts
@@ -19,6 +22,9 @@ from lorafleet.rollout.observed import Published
 
 SOON = 0.5
 """Seconds within which changes of numbers, which nobody waits for, collapse into one status write."""
+PROMPTLY = 0.05
+PROMPT_WRITES = 5.0
+"""How many prompt writes of a fleet's status may follow each other; one more every second."""
 
 
 class Asks(Protocol):
@@ -132,6 +138,32 @@ class World:
         """The fleet's summary is due."""
         self._ask(self.fleet_key(state.ref), after)
 
+    def ask_routing(self, state: FleetState) -> None:
+        """What routers route by has changed in the fleet's summary: promptly, unless it changes again and again."""
+        left, at = state.prompt
+        now = monotonic()
+        left = min(left + now - at, PROMPT_WRITES)
+        if left >= 1.0:
+            left -= 1.0
+            self.ask_fleet(state, PROMPTLY)
+        else:
+            self.ask_fleet(state)
+        state.prompt = (left, now)
+
+    def want_probe(self, state: FleetState, served: str, probe: Probe) -> None:
+        """Engines are to be asked by a served name, if they have not been by this very probe."""
+        mark = fingerprint(probe)
+        known = state.probes.get(served)
+        if known is not None and known.fingerprint == mark:
+            return
+        state.probes[served] = Probing(probe, mark)
+        for pod in state.engines:
+            self.ask_probe(state, pod)
+
+    def ask_probe(self, state: FleetState, pod: str) -> None:
+        """One engine may have a question to answer."""
+        self._ask(Key("probe", state.ref[0], f"{state.ref[1]}/{pod}"))
+
     def ask_sync(self, state: FleetState, after: float = 0.0) -> None:
         """The fleet's sync Jobs look again."""
         self._ask(self.sync_key(state.ref), after)
@@ -240,7 +272,7 @@ class World:
         self._ask(key)
         if usable != engine.usable:
             self.ask_adapters(state, SOON)
-        self.ask_fleet(state)
+        self.ask_routing(state)
 
     def drop_pod(self, state: FleetState, name: str, uid: str) -> None:
         """A pod is gone, or no longer matches."""
@@ -252,7 +284,7 @@ class World:
         self._forget(key)
         self._ask(key)
         self.ask_adapters(state, SOON)
-        self.ask_fleet(state)
+        self.ask_routing(state)
 
     def claims(self, facts: EngineFacts) -> list[Fleet]:
         """The fleets whose selector matches a pod, the oldest first."""
