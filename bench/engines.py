@@ -68,12 +68,15 @@ class Engines:
         for number in range(len(self)):
             await self.restart(number)
 
+    async def events(self, number: int) -> list[Event]:
+        """What an engine was asked, oldest first."""
+        return [Event(*event) for event in await self._ask("GET", number, "/events")]
+
     async def loads(self, number: int, since: float, about: str = "") -> list[Event]:
         """The successful loads that began after ``since``, of served names that begin with ``about``."""
-        events = [Event(*event) for event in await self._ask("GET", number, "/events")]
         return [
             event
-            for event in events
+            for event in await self.events(number)
             if event.route == LOAD and event.status == 200 and event.began >= since and event.model.startswith(about)
         ]
 
