@@ -24,6 +24,30 @@ lorafleet.dev/component: engine
 lorafleet.dev/fleet: {{ include "fleet.name" . }}
 {{- end -}}
 
+{{/* A Deployment's pods carry its name and two hashes in their own, of 63 characters. */}}
+{{- define "fleet.routerName" -}}
+{{- printf "%s-router" (include "fleet.name" . | trunc 45 | trimSuffix "-") -}}
+{{- end -}}
+
+{{/* What makes a pod a router of this fleet: the operator asks those with the last of them for statistics. */}}
+{{- define "fleet.routerLabels" -}}
+lorafleet.dev/component: router
+lorafleet.dev/fleet: {{ include "fleet.name" . }}
+lorafleet.dev/router: {{ include "fleet.name" . }}
+{{- end -}}
+
+{{- define "fleet.routerImage" -}}
+{{- $given := .Values.router.image -}}
+{{- $image := printf "%s:%s" $given.repository (default .Chart.AppVersion $given.tag) -}}
+{{- if $given.digest -}}{{ printf "%s@%s" $image $given.digest }}{{- else -}}{{ $image }}{{- end -}}
+{{- end -}}
+
+{{- define "fleet.envoyImage" -}}
+{{- $given := .Values.router.envoy.image -}}
+{{- $image := printf "%s:%s" $given.repository $given.tag -}}
+{{- if $given.digest -}}{{ printf "%s@%s" $image $given.digest }}{{- else -}}{{ $image }}{{- end -}}
+{{- end -}}
+
 {{- define "fleet.claimName" -}}
 {{- if .Values.storage.create -}}
 {{- default (printf "%s-adapters" (include "fleet.name" .)) .Values.storage.claimName -}}

@@ -4,6 +4,7 @@ Only the operator writes statuses, but a router must go on whatever it finds the
 Unreadable, and the caller keeps what it knew before.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -15,6 +16,8 @@ from lorafleet.engines.facts import EngineFacts, instance_text
 from lorafleet.kube import Object
 from lorafleet.router.table import EngineAddress, Route, Target
 
+_HOLDABLE = re.compile(r"[^\t\n\r\0|=][^\t\n\r\0|]*")
+"""Names that the routing table can hold; one that it cannot would keep all others from being written."""
 _LOADED = frozenset({VersionPhase.LOADING.value, VersionPhase.LOADED.value})
 
 
@@ -70,6 +73,9 @@ def read_route(adapter: Object) -> Route:
     if shares and total != 100:
         raise Unreadable(f"LoRAAdapter {name}: the weights in status.traffic sum up to {total}, not to 100")
     pinned.update((version, target.served) for version, target in shares)
+    for text in (*pinned, *pinned.values()):
+        if not _HOLDABLE.fullmatch(text):
+            raise Unreadable(f"LoRAAdapter {name}: {text!r} in its status is no name of a version")
     return Route(name, tuple(target for _, target in shares), pinned)
 
 
@@ -110,4 +116,4 @@ def base_names(engines: Iterable[EngineFacts], fleet: FleetView) -> tuple[str, .
     for facts in sorted(engines, key=lambda one: one.name):
         names = facts.served_model_names or ((facts.model,) if facts.model else ())
         found.update(dict.fromkeys(names))
-    return tuple(found) or (fleet.base_name,)
+    return tuple(one for one in found if _HOLDABLE.fullmatch(one)) or (fleet.base_name,)

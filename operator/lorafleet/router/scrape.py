@@ -1,0 +1,62 @@
+"""Envoy's statistics, asked for once for all who ask at the same time, as JSON for the operator and for Prometheus."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from prometheus_client import generate_latest
+
+from lorafleet.router.admin import Admin
+from lorafleet.router.http import Json
+from lorafleet.router.instance import Instance
+
+FRESH = 0.5
+"""Seconds for which an answer is good for others too: at 10,000 adapters it costs Envoy more than its requests do."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How Envoy's text is read: what to ask for, the numbers of each served name, and the text for Prometheus."""
+
+    pattern: str
+    versions: Callable[[str], Json]
+    exposition: Callable[[str], str]
+
+
+class Scraper:
+    """Asks one Envoy."""
+
+    def __init__(self, admin: Admin, instance: Instance, reading: Reading) -> None:
+        self._admin = admin
+        self._instance = instance
+        self._reading = reading
+        self._lock = asyncio.Lock()
+        self._text = ""
+        self._name = ""
+        self._asked_at = -FRESH
+        self._time = datetime.now(UTC)
+
+    async def snapshot(self, applied: int) -> Json:
+        """The numbers since Envoy's start, as the operator adds them up. Raises AdminError."""
+        text = await self._scrape()
+        return {
+            "instance": self._name,
+            "time": self._time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "applied": {"resourceVersion": str(applied)},
+            "versions": self._reading.versions(text),
+        }
+
+    async def metrics(self) -> str:
+        """The process' own metrics and Envoy's, in the text form of Prometheus. Raises AdminError."""
+        return generate_latest().decode() + self._reading.exposition(await self._scrape())
+
+    async def _scrape(self) -> str:
+        async with self._lock:
+            if time.monotonic() - self._asked_at >= FRESH:
+                self._time = datetime.now(UTC)
+                self._name = self._instance.at(await self._admin.started())
+                self._text = await self._admin.statistics(self._reading.pattern)
+                self._asked_at = time.monotonic()
+            return self._text
