@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e.world import BASE, World
+from e2e.values import BASE
+from e2e.world import World
 
 NAME = os.environ.get("LORAFLEET_E2E_CLUSTER", "lorafleet-e2e")
 

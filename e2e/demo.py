@@ -20,7 +20,8 @@ from rich.text import Text
 
 from e2e.cluster import paths
 from e2e.cluster.shell import ClusterError
-from e2e.world import BASE, FLEET, NAMESPACE, PROMPT, SYSTEM, Failed, World, until
+from e2e.values import BASE, FLEET
+from e2e.world import NAMESPACE, PROMPT, SYSTEM, Failed, World, until
 
 ADAPTER = "python-lora"
 OTHER = "sql-lora"

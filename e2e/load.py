@@ -32,6 +32,7 @@ CONNECTION_REQUESTS = 25
 """After so many requests a user takes a new connection, as other clients come and go."""
 
 
+KINDS = ("completions", "chat", "completions-stream", "chat-stream")
 Said = tuple[str, str]
 """chat or completions, and what came."""
 
@@ -42,6 +43,7 @@ class Plan:
 
     url: str
     models: tuple[str, ...]
+    kinds: tuple[str, ...] = KINDS
     users: int = 6
     people: int = 60
     pause: float = 0.05
@@ -175,13 +177,12 @@ def piece_of(event: Any, chat: bool) -> str:
 
 async def _user(plan: Plan, tally: Tally, ended: asyncio.Event, number: int) -> None:
     choose = random.Random(number)
-    kinds = ("completions", "chat", "completions-stream", "chat-stream")
     while not ended.is_set():
         async with httpx.AsyncClient(
             base_url=plan.url, timeout=plan.timeout, headers=plan.headers, trust_env=False
         ) as http:
             for _ in range(CONNECTION_REQUESTS):
-                model, kind = choose.choice(plan.models), choose.choice(kinds)
+                model, kind = choose.choice(plan.models), choose.choice(plan.kinds)
                 person = f"person-{choose.randrange(plan.people)}"
                 began = time.monotonic()
                 try:
@@ -289,7 +290,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m e2e.load", description=__doc__)
     parser.add_argument("plan", help="a Plan as JSON")
     given = json.loads(parser.parse_args().plan)
-    asyncio.run(_run(Plan(**{**given, "models": tuple(given["models"])})))
+    lists = {name: tuple(given[name]) for name in ("models", "kinds")}
+    asyncio.run(_run(Plan(**{**given, **lists})))
 
 
 if __name__ == "__main__":

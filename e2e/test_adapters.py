@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from e2e.world import BASE, NAMESPACE, World, until
+from e2e.values import BASE
+from e2e.world import NAMESPACE, World, until
 
 
 def trained(world: World, *names: str, **options: Any) -> None:

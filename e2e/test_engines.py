@@ -5,7 +5,8 @@ import signal
 from typing import Any
 
 from e2e.test_adapters import trained
-from e2e.world import BASE, CLAIM, NAMESPACE, PROMPT, SYSTEM, World, until
+from e2e.values import BASE, CLAIM
+from e2e.world import NAMESPACE, PROMPT, SYSTEM, World, until
 
 
 def test_a_restarted_container_gets_its_adapter_back(world: World) -> None:

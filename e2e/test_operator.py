@@ -8,7 +8,8 @@ import pytest
 
 from e2e.cluster.own import OwnCluster
 from e2e.test_adapters import trained
-from e2e.world import CLAIM, FLEET, SYSTEM, World, until
+from e2e.values import CLAIM, FLEET
+from e2e.world import SYSTEM, World, until
 
 
 def new_leader(world: World, old: str) -> str:

@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from e2e.cluster.own import OwnCluster
 from e2e.engine.vllm_env import python_of
 from e2e.origins import OFFERS, Offer, Origins, oci, origins
+from e2e.values import BASE, FLEET, VLLM
 from e2e.witness import witness
-from e2e.world import BASE, FLEET, NAMESPACE, SYSTEM, VLLM, World, until
+from e2e.world import NAMESPACE, SYSTEM, World, until
 from lorafleet.artifacts.digest import digest, hash_file
 from lorafleet.artifacts.files import is_adapter_file
 

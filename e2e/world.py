@@ -20,20 +20,16 @@ from typing import Any, TypeVar
 
 import yaml
 
+from e2e import values
 from e2e.cluster import binaries, images, paths
 from e2e.cluster.seam import Cluster, Volume, open_cluster
-from e2e.engine.server import Options, environment
-from e2e.engine.tiny_model import make_adapters, tiny_model
-from e2e.engine.vllm_env import python_of
+from e2e.engine.tiny_model import make_adapters
+from e2e.values import BASE, CLAIM, FLEET
 
 ROOT = Path(__file__).parents[1]
 SYSTEM = "lorafleet-system"
 NAMESPACE = "specialists"
-FLEET = "tiny"
-BASE = "tiny-llama"
-CLAIM = "adapters"
 PROMPT = "A small model"
-VLLM = "0.32.0"
 T = TypeVar("T")
 
 
@@ -68,7 +64,7 @@ class World:
     @classmethod
     def up(cls, name: str = "lorafleet") -> World:
         """A running cluster with our images in it."""
-        archives = [images.build(which) for which in ("engine", "lorafleet")]
+        archives = [images.build(which) for which in ("engine", "lorafleet", "envoy")]
         cluster = open_cluster(name)
         cluster.up()
         for archive in archives:
@@ -124,8 +120,14 @@ class World:
         self, namespace: str = NAMESPACE, name: str = FLEET, size: str | None = None, **changes: Any
     ) -> Volume:
         """Installs the fleet's chart with real vLLM engines; ``changes`` go into the values of ``engines``."""
+        return self.install_values(values.fleet(images.build("lorafleet").stem, **changes), namespace, name, size)
+
+    def install_values(
+        self, found: dict[str, Any], namespace: str, name: str = FLEET, size: str | None = None
+    ) -> Volume:
+        """Installs the fleet's chart with these values, on a claim of the namespace."""
         volume = self.cluster.make_volume(namespace, CLAIM, size)
-        self._release(name, ROOT / "charts/lorafleet-fleet", namespace, fleet_values(**changes))
+        self._release(name, ROOT / "charts/lorafleet-fleet", namespace, found)
         return volume
 
     def _release(self, name: str, chart: Path, namespace: str, values: dict[str, Any]) -> None:
@@ -287,6 +289,63 @@ class World:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
+    # Routers.
+
+    def router(self, namespace: str = NAMESPACE, fleet: str = FLEET) -> str:
+        """Where clients of a fleet send requests, inside the cluster's network."""
+        spec = self.json("-n", namespace, "get", "service", f"{fleet}-router")["spec"]
+        return f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
+
+    def routers(self, namespace: str = NAMESPACE) -> list[str]:
+        """The pods of the fleet's routers."""
+        pods = self.json("-n", namespace, "get", "pods", "-l", "lorafleet.dev/component=router")["items"]
+        return sorted(pod["metadata"]["name"] for pod in pods if not pod["metadata"].get("deletionTimestamp"))
+
+    def act(self, adapter: str, verb: str, namespace: str = NAMESPACE) -> None:
+        """A verb, as an annotation of its own token."""
+        value = f"lorafleet.dev/action={verb}@{time.time_ns()}"
+        self.kubectl("-n", namespace, "annotate", "--overwrite", "loraadapter", adapter, value)
+
+    def weights(self, name: str, namespace: str = NAMESPACE) -> dict[str, int]:
+        """Which versions of an adapter have which share now, without those that have none."""
+        traffic = self.status(name, namespace).get("traffic", ())
+        return {one["version"]: one["weight"] for one in traffic if one["weight"]}
+
+    def served_name(self, name: str, version: str, namespace: str = NAMESPACE) -> str:
+        """What engines call a version."""
+        versions = self.status(name, namespace)["versions"]
+        return next(str(one["servedName"]) for one in versions if one["name"] == version)
+
+    def wait_weights(
+        self, name: str, wanted: dict[str, int], namespace: str = NAMESPACE, deadline: float = 120.0
+    ) -> None:
+        """Waits until an adapter's traffic is split so."""
+
+        def split() -> bool:
+            status = self.status(name, namespace)
+            if {one["version"]: one["weight"] for one in status.get("traffic", ()) if one["weight"]} == wanted:
+                return True
+            raise Failed(json.dumps({key: status.get(key) for key in ("traffic", "rollout", "conditions")}))
+
+        until(f"{name} has the weights {wanted}", split, deadline, pause=0.1)
+
+    def wait_stable(self, name: str, version: str, namespace: str = NAMESPACE, deadline: float = 120.0) -> list[int]:
+        """Waits until a version has been promoted; the weights that it was seen with on the way, each once."""
+        seen: list[int] = []
+
+        def promoted() -> bool:
+            status = self.status(name, namespace)
+            traffic = {one["version"]: one["weight"] for one in status.get("traffic", ())}
+            weight = traffic.get(version, 0)
+            if weight and weight not in seen[-1:]:
+                seen.append(weight)
+            if status.get("stableVersion") == version and weight == 100:
+                return True
+            raise Failed(json.dumps({key: status.get(key) for key in ("traffic", "rollout", "conditions", "aborted")}))
+
+        until(f"{name} {version} is promoted", promoted, deadline, pause=0.1)
+        return seen
+
     def load_calls(self, engine: str, namespace: str = NAMESPACE) -> list[int]:
         """The statuses of all load calls that an engine's present container has answered, from its access log."""
         log = self.kubectl("-n", namespace, "logs", engine, "-c", "vllm")
@@ -307,48 +366,3 @@ class World:
     def operator_log(self) -> str:
         """What both replicas wrote."""
         return self.kubectl("-n", SYSTEM, "logs", "-l", "app.kubernetes.io/name=lorafleet", "--tail=400", "--prefix")
-
-
-def fleet_values(**changes: Any) -> dict[str, Any]:
-    """Values of the fleet's chart for a vLLM on CPU, from the environment and model in the cache."""
-    model = tiny_model(VLLM)
-    environ = environment(Options(version=VLLM, model=model))
-    mounts = [(python_of(VLLM).parents[1], "vllm"), (model, "model")]
-    engines: dict[str, Any] = {
-        "enabled": True,
-        "replicas": 2,
-        "model": str(model),
-        "servedModelName": [BASE],
-        "maxLoras": 2,
-        "maxCpuLoras": 32,
-        "maxLoraRank": 16,
-        "image": {"repository": "localhost/lorafleet-engine", "tag": "e2e", "pullPolicy": "Never"},
-        "command": [str(python_of(VLLM)), "-m", "vllm.entrypoints.openai.api_server"],
-        "extraArgs": [
-            "--dtype", "float32", "--enforce-eager", "--max-model-len", "256", "--max-num-seqs", "8",
-        ],
-        "extraEnv": [
-            {"name": name, "value": value}
-            for name, value in environ.items()
-            if name not in ("VLLM_ALLOW_RUNTIME_LORA_UPDATING",)
-        ],
-        "extraVolumes": [
-            {"name": name, "hostPath": {"path": str(path), "type": "Directory"}} for path, name in mounts
-        ],
-        "extraVolumeMounts": [
-            {"name": name, "mountPath": str(path), "readOnly": True} for path, name in mounts
-        ],
-        "cacheSize": "2Gi",
-        "shmSize": "256Mi",
-        "startupSeconds": 600,
-        "terminationGracePeriodSeconds": 5,
-        **changes,
-    }  # fmt: skip
-    return {
-        "fleetName": FLEET,
-        "baseModel": {"name": BASE, "aliases": [str(model)]},
-        "storage": {"create": False, "claimName": CLAIM, "mountPath": "/adapters"},
-        "drainTime": "2s",
-        "deletionDeadline": "20s",
-        "engines": engines,
-    }
