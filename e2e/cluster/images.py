@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from e2e.cluster import debian, paths
@@ -23,6 +24,7 @@ NAMES = {
     "pause": "localhost/lorafleet-pause:e2e",
     "engine": "localhost/lorafleet-engine:e2e",
     "lorafleet": "localhost/lorafleet:e2e",
+    "envoy": "localhost/lorafleet-envoy:e2e",
 }
 # One suite and one list of packages: the host's own /usr/bin/python3 is the same, which the vLLM environment relies on.
 _SUITE = "bookworm"
@@ -31,7 +33,9 @@ _ENGINE_PACKAGES = ("libnuma1", "libgomp1")
 # A machine behind a proxy that signs for others reaches the package registries only with its own trust store.
 _TRUST = Path("/etc/ssl/certs/ca-certificates.crt")
 _PUBLIC_ENGINE_BASE = "python:3.11-slim-bookworm"
-_CONTEXT = ("Dockerfile", ".dockerignore", "pyproject.toml", "uv.lock", "README.md", "LICENSE", "operator")
+_RECIPE = ("Dockerfile", ".dockerignore", "pyproject.toml", "uv.lock")
+_CONTEXTS = {"lorafleet": (*_RECIPE, "README.md", "LICENSE", "operator"), "envoy": _RECIPE}
+"""The images of the Dockerfile, and what each is made of. The first is its last stage; others are named ones."""
 
 _PAUSE = """\
 #include <signal.h>
@@ -54,14 +58,15 @@ def build(which: str = "lorafleet") -> Path:
     if which not in NAMES:
         raise ClusterError(f"there is no image {which!r}; there are {', '.join(NAMES)}")
     docker = which != "pause" and not debian.NEEDS["buildah"].met() and succeeds(["docker", "info"])
-    makers = {"pause": _pause, "engine": _engine, "lorafleet": _project}
+    makers = {"pause": _pause, "engine": _engine}
     archive = paths.image_dir() / f"{which}-{_key(which, docker)}.tar"
     if archive.exists():
         return archive
     with _lock(which), _storage():
         if not archive.exists():
             with step(f"building {NAMES[which]}"):
-                _into(archive, lambda part: makers[which](part, docker))
+                make = makers.get(which) or partial(_project, which)
+                _into(archive, lambda part: make(part, docker))
             _forget_older(which, archive)
     return archive
 
@@ -72,15 +77,15 @@ def _key(which: str, docker: bool) -> str:
         digest.update(_PAUSE.encode())
     if which == "engine":
         digest.update(repr((_ENGINE, _ENGINE_PACKAGES)).encode())
-    if which == "lorafleet":
-        for file in _sources():
+    if which in _CONTEXTS:
+        for file in _sources(which):
             digest.update(f"{file.relative_to(paths.REPOSITORY)}\0{file.stat().st_mode & 0o111}\0".encode())
             digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:12]
 
 
-def _sources() -> Iterator[Path]:
-    for name in _CONTEXT:
+def _sources(which: str) -> Iterator[Path]:
+    for name in _CONTEXTS[which]:
         path = paths.REPOSITORY / name
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         yield from (file for file in files if file.is_file() and "__pycache__" not in file.parts)
@@ -111,31 +116,31 @@ def _engine(archive: Path, docker: bool) -> None:
             _export("engine", archive)
 
 
-def _project(archive: Path, docker: bool) -> None:
+def _project(which: str, archive: Path, docker: bool) -> None:
+    target = () if which == "lorafleet" else ("--target", which)
     # A copy of just what the digest was made of: what is changed meanwhile cannot slip in.
     with tempfile.TemporaryDirectory() as folder:
-        for file in _sources():
-            target = Path(folder) / file.relative_to(paths.REPOSITORY)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(file, target)
+        for file in _sources(which):
+            copy = Path(folder) / file.relative_to(paths.REPOSITORY)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, copy)
         if docker:
-            _docker("lorafleet", Path(folder), archive, None)
+            _docker(which, Path(folder), archive, None, *target)
         else:
-            _bud("lorafleet", Path(folder))
-            _export("lorafleet", archive)
+            _bud(which, Path(folder), *target)
+            _export(which, archive)
 
 
-def _bud(which: str, folder: Path) -> None:
+def _bud(which: str, folder: Path, *more: str) -> None:
     _make_base()
     # chroot is the isolation that needs neither a new mount of /proc nor control groups.
     isolation = ["--isolation", "chroot"]
-    _buildah(
-        "bud", "-q", "--layers", "--force-rm", *isolation, "--build-arg", f"BASE={BASE}", "-t", NAMES[which], folder
-    )
+    words = ["-q", "--layers", "--force-rm", *isolation, *more, "--build-arg", f"BASE={BASE}", "-t", NAMES[which]]
+    _buildah("bud", *words, folder)
 
 
-def _docker(which: str, folder: Path, archive: Path, base: str | None) -> None:
-    arguments = ["--build-arg", f"BASE={base}"] if base else []
+def _docker(which: str, folder: Path, archive: Path, base: str | None, *more: str) -> None:
+    arguments = [*more, *(["--build-arg", f"BASE={base}"] if base else [])]
     run(["docker", "build", "-q", *arguments, "-t", NAMES[which], folder])
     run(["docker", "save", "-o", archive, NAMES[which]])
 
