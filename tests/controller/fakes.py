@@ -2,8 +2,13 @@
 
 from typing import Any
 
+import httpx
+
+from lorafleet.controller.prometheus import Prometheus
 from lorafleet.controller.queue import Key
+from lorafleet.controller.secrets import Secrets
 from lorafleet.controller.state import FleetState
+from lorafleet.controller.statistics import Statistics
 from lorafleet.controller.world import World
 from lorafleet.kube import Kube, KubeError
 
@@ -56,3 +61,9 @@ def world_of(*states: FleetState) -> tuple[World, Asked]:
     for state in states:
         world.fleets[state.ref] = state
     return world, asked
+
+
+def measuring(world: World, kube: Kube) -> tuple[Statistics, Prometheus]:
+    """What an adapter's judgements come from; nobody answers."""
+    http = httpx.AsyncClient(transport=httpx.MockTransport(lambda request: httpx.Response(503)))
+    return Statistics(world, kube, http), Prometheus(world, Secrets(kube), http)

@@ -18,7 +18,7 @@ from lorafleet.controller.world import World
 from lorafleet.kube import KubeError
 from lorafleet.rollout.observed import Failed, Published
 from lorafleet.store.plan import VolumeReport
-from tests.controller.fakes import FakeKube, world_of
+from tests.controller.fakes import FakeKube, measuring, world_of
 from tests.controller.fleets import SPEC, add_adapter, engine, hash_of, state_of
 
 KEY = World.fleet_key(("ns", "fleet"))
@@ -58,7 +58,7 @@ class Ground:
         writer = Writer(self.kube, self.world, "test")
         self.scrubs = Scrubs(self.kube, Settings())
         self.fleet = FleetReconciler(self.world, writer, NoPods(), self.scrubs)
-        self.adapter = AdapterReconciler(self.world, writer)
+        self.adapter = AdapterReconciler(self.world, writer, *measuring(self.world, self.kube))
         self.number = 0
 
     async def settle(self) -> None:
@@ -314,7 +314,7 @@ async def test_whoever_waits_looks_again_when_a_place_is_free() -> None:
     state = state_of({"capacity": {"maxCpuLoras": 1}})
     served = f"sql/1-{'b' * 12}"
     add_adapter(state, "python", served_status(state))
-    waiting = {"name": "1", "phase": "Published", "servedName": served, "reason": "NoRoom"}
+    waiting = {"name": "1", "phase": "Published", "servedName": served, "digest": DIGEST, "reason": "NoRoom"}
     add_adapter(state, "sql", {"versions": [waiting]}, uid="s")
     one = Ground(state)
     one.world.ask_waiting(state)

@@ -16,9 +16,12 @@ from lorafleet.api.reasons import Reason
 from lorafleet.controller.fleetview import expectations, fleet_view, room
 from lorafleet.controller.lost import listed
 from lorafleet.controller.objects import Adapter
+from lorafleet.controller.prometheus import Prometheus
 from lorafleet.controller.queue import Key
 from lorafleet.controller.state import FleetState, Result, SyncItem, Task
+from lorafleet.controller.statistics import Statistics, told
 from lorafleet.controller.status import Writer
+from lorafleet.controller.turns import turn, waiting
 from lorafleet.controller.world import World
 from lorafleet.rollout.decide import decide
 from lorafleet.rollout.observed import Failed, Observed, Plan, Published, Syncing
@@ -58,6 +61,7 @@ def observe(state: FleetState, adapter: Adapter, now: datetime) -> tuple[Observe
     fleet = fleet_view(state)
     observed = Observed(
         name=adapter.name,
+        namespace=adapter.namespace,
         generation=adapter.generation,
         now=now,
         spec=adapter.spec,
@@ -73,10 +77,22 @@ def observe(state: FleetState, adapter: Adapter, now: datetime) -> tuple[Observe
         removed=removed,
         room=room(state, adapter),
         probes=state.probed(served),
+        statistics=state.tally.records(served) if state.tally.seen else {},
+        routers=state.routers,
+        queries=state.queries.get(adapter.name, {}),
+        turn=turn(state, adapter) if _begins(adapter) else "",
         listed=listed(state, adapter),
         damage=damage(state, served),
     )
     return observed, used
+
+
+def _begins(adapter: Adapter) -> bool:
+    """Whether a rollout may be about to begin: nothing else takes a turn."""
+    rollout, spec = adapter.status.rollout, adapter.spec
+    if spec is None or (rollout is not None and rollout.steps_hash and rollout.version == spec.active):
+        return False
+    return spec.active != adapter.status.stable_version
 
 
 def damage(state: FleetState, served: set[str]) -> dict[str, str]:
@@ -110,9 +126,11 @@ def _results(state: FleetState, adapter: Adapter) -> list[tuple[SyncItem, Result
 class AdapterReconciler:
     """Reconciles one adapter a call."""
 
-    def __init__(self, world: World, writer: Writer) -> None:
+    def __init__(self, world: World, writer: Writer, statistics: Statistics, prometheus: Prometheus) -> None:
         self._world = world
         self._writer = writer
+        self._statistics = statistics
+        self._prometheus = prometheus
 
     async def __call__(self, key: Key) -> float | None:
         """One reconcile; the answer is when something is due."""
@@ -130,17 +148,27 @@ class AdapterReconciler:
             return UNSETTLED
         observed, used = observe(state, adapter, now)
         plan = decide(observed)
-        # Before anyone else decides: a place is given once.
+        # Before anyone else decides: a place, or a turn, is given once.
         state.places.update(plan.places)
+        if plan.begins:
+            state.turns.add(adapter.name)
+        rolled = adapter.status.rollout is not None
         try:
-            if not await self._writer.adapter(adapter, plan.status):
+            if not await self._writer.adapter(adapter, told(state, adapter, plan.status, now)):
                 return None
         finally:
             state.places.difference_update(plan.places)
+            state.turns.discard(adapter.name)
+        if rolled != (plan.status.rollout is not None):
+            self._world.ask_fleet(state)
+            for name in waiting(state) if rolled else ():
+                self._world.ask_named(state, name)
         self._acknowledge(state, used)
         self._request(state, adapter, plan)
         if plan.probe or state.probes:
             self._probe(state, adapter, plan)
+        if plan.statistics is not None or plan.queries or adapter.name in state.asks:
+            self._measure(state, adapter, plan)
         if plan.release:
             await self._release(state, adapter, plan)
             return None
@@ -149,13 +177,26 @@ class AdapterReconciler:
         return max((plan.look_again - now).total_seconds(), 0.05)
 
     def _probe(self, state: FleetState, adapter: Adapter, plan: Plan) -> None:
-        """Has engines asked by what is to be probed; what is proven needs no memory of its answers."""
+        """Has engines asked by what is to be probed, and forgets what they said of the rest."""
         for served in plan.probe if adapter.spec else ():
             assert adapter.spec
             self._world.want_probe(state, served, adapter.spec.probe)
         for version in plan.status.versions:
-            if version.proven_at and version.served_name and version.served_name not in plan.probe:
+            if version.served_name and version.served_name not in plan.probe:
                 state.probes.pop(version.served_name, None)
+
+    def _measure(self, state: FleetState, adapter: Adapter, plan: Plan) -> None:
+        """Has routers and Prometheus asked for what the next judgement needs."""
+        before = state.asks.get(adapter.name)
+        if plan.statistics is None:
+            state.asks.pop(adapter.name, None)
+        elif before != plan.statistics:
+            state.asks[adapter.name] = plan.statistics
+            self._statistics.look()
+        if plan.queries:
+            self._prometheus.ask(state, adapter, plan.queries)
+        elif plan.status.rollout is None:
+            state.queries.pop(adapter.name, None)
 
     def _acknowledge(self, state: FleetState, used: set[SyncItem]) -> None:
         """Results that are in a written status need not be kept."""

@@ -20,6 +20,8 @@ from kopf._core.engines.peering import Identity
 
 from lorafleet.api.names import ADAPTER_PLURAL, API_VERSION, FLEET_PLURAL, GROUP, VERSION
 from lorafleet.controller import longreports
+from lorafleet.controller import prometheus as prometheus_
+from lorafleet.controller import statistics as statistics_
 from lorafleet.controller.adapter import AdapterReconciler
 from lorafleet.controller.engine import EngineReconciler
 from lorafleet.controller.engineclients import EngineClients
@@ -30,10 +32,12 @@ from lorafleet.controller.metrics import LEADER
 from lorafleet.controller.pods import PodWatches
 from lorafleet.controller.probes import ProbeReconciler
 from lorafleet.controller.progress import AT_ONCE, TIMEOUT, ProgressPoller
+from lorafleet.controller.prometheus import Prometheus
 from lorafleet.controller.queue import Key, Lane, WorkQueue
 from lorafleet.controller.scrubs import Scrubs
 from lorafleet.controller.secrets import Secrets
 from lorafleet.controller.settings import Settings
+from lorafleet.controller.statistics import Statistics
 from lorafleet.controller.status import Writer
 from lorafleet.controller.sync import SyncReconciler
 from lorafleet.controller.world import World
@@ -142,11 +146,14 @@ class Operator:
         pods = PodWatches(kube, world, self._died)
         sync = SyncReconciler(world, kube, settings)
         scrubs = Scrubs(kube, settings)
-        clients = EngineClients(Secrets(kube), _engine_transport())
+        secrets = Secrets(kube)
+        clients = EngineClients(secrets, _engine_transport())
+        statistics = Statistics(world, kube, _pod_http(statistics_.AT_ONCE))
+        prometheus = Prometheus(world, secrets, httpx.AsyncClient(timeout=prometheus_.DEADLINE, trust_env=False))
         await self._fill(world)
         queue = WorkQueue(
             {
-                "adapter": Lane(AdapterReconciler(world, writer), workers=24, deadline=60.0),
+                "adapter": Lane(AdapterReconciler(world, writer, statistics, prometheus), workers=24, deadline=60.0),
                 "fleet": Lane(FleetReconciler(world, writer, pods, scrubs), workers=8, deadline=60.0),
                 "sync": Lane(sync, workers=8, deadline=120.0),
                 "engine": Lane(EngineReconciler(world, clients, settings), workers=10_000, deadline=1200.0),
@@ -162,9 +169,11 @@ class Operator:
             ("events", writer.post_events()),
             ("progress", progress.run()),
             ("reports", reports.run()),
+            ("statistics", statistics.run()),
         ]
         for namespace in settings.namespaces or (None,):
             work += [(what, sync.follow(what, namespace)) for what in ("jobs", "pods")]
+            work.append(("routers", statistics.follow(namespace)))
         work.append(("kopf", self._watch_kinds(world, stop)))
         return queue, {asyncio.create_task(coroutine, name=name) for name, coroutine in work}, stop
 

@@ -4,6 +4,7 @@ The watch of a fleet's pods lives as long as the fleet; everything else is a sum
 """
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -12,9 +13,10 @@ from lorafleet.api.conditions import merge
 from lorafleet.api.fleetstatus import FleetStorage, PendingRemoval, SpecialistFleetStatus
 from lorafleet.api.model import seconds, timestamp
 from lorafleet.api.names import served_name
+from lorafleet.api.rolloutstatus import RolloutPhase
 from lorafleet.controller import fleetstatus
 from lorafleet.controller.fleetview import fleet_view, rank_limit
-from lorafleet.controller.metrics import ADAPTERS, DAMAGED, ENGINES, STORAGE, WAITING
+from lorafleet.controller.metrics import ADAPTERS, DAMAGED, ENGINES, ROLLOUTS, ROUTERS, STORAGE, WAITING
 from lorafleet.controller.objects import Fleet
 from lorafleet.controller.pods import PodWatches
 from lorafleet.controller.queue import Key
@@ -34,7 +36,7 @@ PATIENCE = 5.0
 """Seconds between looks while a fleet waits for something that sends no event."""
 
 
-GAUGES = (ENGINES, ADAPTERS, DAMAGED, WAITING, STORAGE)
+GAUGES = (ENGINES, ADAPTERS, DAMAGED, WAITING, STORAGE, ROUTERS, ROLLOUTS)
 
 
 @dataclass
@@ -234,6 +236,11 @@ class FleetReconciler:
         serving = sum(bool(adapter.status.traffic) for adapter in state.adapters.values())
         ADAPTERS.labels(*state.ref, "serving").set(serving)
         ADAPTERS.labels(*state.ref, "not serving").set(len(state.adapters) - serving)
+        rolling = Counter(
+            adapter.status.rollout.phase for adapter in state.adapters.values() if adapter.status.rollout is not None
+        )
+        for phase in RolloutPhase:
+            ROLLOUTS.labels(*state.ref, phase.value.lower()).set(rolling[phase])
         now_text = timestamp(now)
         storage = fleetstatus.storage(
             fleet.status.storage, state.sync.volume, taken.scrubbed, taken.repaired, alive, now_text
@@ -248,6 +255,8 @@ class FleetReconciler:
             engine_model=fleet.status.engine_model or fleetstatus.model_of(engines),
             max_lora_rank=rank_limit(state) if fleet.spec else None,
             highest_id=max([taken.highest, *ids]),
+            routers=state.routers,
+            rolling_out=rolling.total(),
             memory=fleetstatus.memory(state, state.sync.volume) if fleet.spec else fleet.status.memory,
             storage=storage,
             engines=tuple(fleetstatus.engine_status(state, engine) for engine in engines),

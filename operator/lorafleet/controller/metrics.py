@@ -18,6 +18,16 @@ LOAD_SECONDS = Histogram(
     buckets=(0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15, 60),
 )
 PROBES = Counter("lorafleet_probes", "Probes of versions on engines by result.", ["namespace", "fleet", "result"])
+ROUTERS = Gauge("lorafleet_routers", "Routers that answered when they were last asked.", ["namespace", "fleet"])
+ROLLOUTS = Gauge("lorafleet_rollouts", "Rollouts by state.", ["namespace", "fleet", "state"])
+ABORTS = Counter("lorafleet_rollout_aborts", "Rollouts taken back, by reason.", ["namespace", "fleet", "reason"])
+PROMOTIONS = Counter("lorafleet_rollout_promotions", "Versions that came to serve.", ["namespace", "fleet"])
+WEIGHT = Gauge(
+    "lorafleet_version_weight",
+    "Share of requests in percent, of adapters with a rollout.",
+    ["namespace", "fleet", "adapter", "version"],
+)
+QUERIES = Counter("lorafleet_analysis_queries", "Queries to Prometheus by result.", ["namespace", "fleet", "result"])
 LISTS = Counter("lorafleet_engine_lists", "Listings of engines' models by result.", ["namespace", "fleet", "result"])
 ENGINES = Gauge("lorafleet_engines", "Engines of a fleet by state.", ["namespace", "fleet", "state"])
 ADAPTERS = Gauge("lorafleet_adapters", "Adapters of a fleet by state.", ["namespace", "fleet", "state"])

@@ -14,9 +14,10 @@ from lorafleet.api.names import FLEET_KIND
 from lorafleet.api.reasons import Reason
 from lorafleet.controller.objects import Adapter, Fleet, Ref
 from lorafleet.controller.probing import Probing
+from lorafleet.controller.tally import Tally
 from lorafleet.engines.diagnosis import Diagnosis
 from lorafleet.engines.facts import EngineFacts
-from lorafleet.rollout.observed import Failed, Loads, Probed, Published, Refusal
+from lorafleet.rollout.observed import Failed, Loads, Probed, Published, QueryResult, Refusal
 from lorafleet.rollout.wanted import NOTHING, Wanted, ours, wanted
 from lorafleet.store.plan import VolumeReport
 
@@ -209,6 +210,17 @@ class FleetState:
     """A spec, and as text what it asks of versions."""
     probes: dict[str, Probing] = field(default_factory=dict)
     """By served name, the probes that adapters asked for, while the version shall be on engines."""
+    tally: Tally = field(default_factory=Tally)
+    routers: int = 0
+    """Routers that answered when they were last asked."""
+    asks: dict[str, float] = field(default_factory=dict)
+    """Adapters that want statistics, and after how many seconds at the latest."""
+    told: dict[str, float] = field(default_factory=dict)
+    """When statistics were last put into an adapter's status, on the monotonic clock."""
+    queries: dict[str, dict[str, QueryResult]] = field(default_factory=dict)
+    """What Prometheus said, by adapter and name of a query."""
+    turns: set[str] = field(default_factory=set)
+    """Adapters that were given a turn to roll out and whose status does not say so yet."""
     settled_once: bool = False
     """Every engine that mattered was asked since they were discovered."""
     prompt: tuple[float, float] = (0.0, 0.0)

@@ -14,7 +14,8 @@ from lorafleet.api.conditions import Condition, ConditionType, transitions
 from lorafleet.api.fleetstatus import SpecialistFleetStatus
 from lorafleet.api.model import timestamp
 from lorafleet.api.names import ADAPTER_KIND, ADAPTER_PLURAL, API_VERSION, FINALIZER, FLEET_KIND, FLEET_PLURAL
-from lorafleet.controller.metrics import STATUS_WRITES
+from lorafleet.controller.happened import aborted, happened, promotions
+from lorafleet.controller.metrics import ABORTS, PROMOTIONS, STATUS_WRITES, WEIGHT
 from lorafleet.controller.objects import Adapter, Fleet
 from lorafleet.controller.queue import Retry
 from lorafleet.controller.world import World
@@ -42,14 +43,29 @@ class Writer:
         if written == adapter.written:
             adapter.status = status
             return True
-        before = adapter.status.conditions
+        before, was = adapter.status.conditions, adapter.status
         version = await self._apply_status(ADAPTER_KIND, ADAPTER_PLURAL, adapter, written)
         if version is None:
             self._world.drop_adapter(adapter.ref, adapter.uid)
             return False
         self._world.wrote_adapter(adapter, status, written, version)
         self._emit(ADAPTER_KIND, adapter, before, status.conditions)
+        if was.rollout is not None or status.rollout is not None or was.history != status.history:
+            self._rolled(adapter, was, status)
         return True
+
+    def _rolled(self, adapter: Adapter, before: LoRAAdapterStatus, after: LoRAAdapterStatus) -> None:
+        """Events and counts of a rollout, after the status that says it is written."""
+        for one in happened(before, after):
+            self.event(ADAPTER_KIND, adapter, one.reason, one.message, warning=one.warning)
+        fleet = adapter.spec.fleet if adapter.spec else ""
+        for reason in aborted(before, after):
+            ABORTS.labels(adapter.namespace, fleet, reason).inc()
+        if count := promotions(before, after):
+            PROMOTIONS.labels(adapter.namespace, fleet).inc(count)
+        WEIGHT.remove_by_labels({"namespace": adapter.namespace, "fleet": fleet, "adapter": adapter.name})
+        for target in after.traffic if after.rollout is not None else ():
+            WEIGHT.labels(adapter.namespace, fleet, adapter.name, target.version).set(target.weight)
 
     async def fleet(self, fleet: Fleet, status: SpecialistFleetStatus) -> bool:
         """Writes a fleet's status if it changed; false when the object is gone."""

@@ -168,11 +168,14 @@ class World:
         """The fleet's sync Jobs look again."""
         self._ask(self.sync_key(state.ref), after)
 
-    def ask_served(self, state: FleetState, served: str, after: float) -> None:
-        """The adapter of a served name looks again."""
-        name = served.partition("/")[0]
+    def ask_named(self, state: FleetState, name: str, after: float = 0.0) -> None:
+        """One adapter looks again."""
         if name in state.adapters:
             self._ask(self.adapter_key((state.ref[0], name)), after)
+
+    def ask_served(self, state: FleetState, served: str, after: float) -> None:
+        """The adapter of a served name looks again."""
+        self.ask_named(state, served.partition("/")[0], after)
 
     # What watches report.
 
@@ -202,7 +205,8 @@ class World:
         del state.adapters[ref[1]]
         del self._fleet_of[ref]
         self._contribute(state, ref[1], None)
-        state.sync.requests.pop(ref[1], None)
+        for known in (state.sync.requests, state.asks, state.told, state.queries):
+            known.pop(ref[1], None)
         self._forget(self.adapter_key(ref))
         self.ask_fleet(state)
         self.ask_sync(state)
