@@ -335,14 +335,6 @@ def test_fields_that_are_not_acted_on_are_said() -> None:
     assert cluster.condition("Ready") == ("True", "Serving")
 
 
-def test_a_verb_that_is_not_acted_on_is_said() -> None:
-    cluster = Cluster(spec("1"))
-    cluster.settle()
-    plan = decide(replace(cluster.observe(), action="promote@1"))
-    said = next(c for c in plan.status.conditions if c.type == "FieldsIgnored")
-    assert "promote@1" in said.message
-
-
 def test_a_spec_that_cannot_be_read_stalls_and_changes_nothing() -> None:
     cluster = Cluster(spec("1"))
     cluster.settle()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorafleet.api.names import served_name
-from lorafleet.rollout.decide import ROOM_AGAIN
+from lorafleet.rollout.placing import ROOM_AGAIN
 from lorafleet.rollout.room import Room
 from lorafleet.rollout.wanted import NOTHING, wanted
 from tests.rollout.worlds import MOUNT, Cluster, digest_of, spec

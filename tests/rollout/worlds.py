@@ -3,10 +3,24 @@
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from lorafleet.api.adapter import LoRAAdapterSpec, LoRAAdapterStatus
+from lorafleet.api.adapter import LoRAAdapterSpec, LoRAAdapterStatus, VersionStatus
+from lorafleet.api.model import timestamp
 from lorafleet.api.reasons import Reason
+from lorafleet.api.rolloutstatus import RolloutStatus
 from lorafleet.rollout.decide import decide
-from lorafleet.rollout.observed import Failed, FleetView, Loads, Observed, Plan, Published, Refusal, Syncing
+from lorafleet.rollout.evidence import Counts, Record
+from lorafleet.rollout.observed import (
+    Failed,
+    FleetView,
+    Loads,
+    Observed,
+    Plan,
+    Probed,
+    Published,
+    QueryResult,
+    Refusal,
+    Syncing,
+)
 from lorafleet.rollout.room import Room
 from lorafleet.rollout.wanted import Action, action, wanted
 
@@ -77,6 +91,16 @@ class Cluster:
     damage: dict[str, str] = field(default_factory=dict)
     syncing: dict[str, Syncing] = field(default_factory=dict)
     pins: dict[str, str] = field(default_factory=dict)
+    action: str = ""
+    turn: str = ""
+    mute: set[str] = field(default_factory=set)
+    """Versions that no engine has answered for yet."""
+    wrong: dict[str, bool] = field(default_factory=dict)
+    """Versions that an engine answers wrongly for, and whether for good."""
+    routers: int = 1
+    counts: dict[str, Counts] = field(default_factory=dict)
+    moments: dict[str, list[tuple[datetime, Counts]]] = field(default_factory=dict)
+    values: dict[str, QueryResult] = field(default_factory=dict)
 
     def usable(self) -> list[str]:
         """The engines that count."""
@@ -91,8 +115,28 @@ class Cluster:
         )
         return Loads(loaded, readers, refusals)
 
+    def probed(self, served: str) -> Probed:
+        """What engines answered that have a version."""
+        version = served.partition("/")[2].rpartition("-")[0]
+        if version in self.wrong:
+            return Probed(0, (Refusal("e0", Reason.PROBE_FAILED, "said tabs", final=self.wrong[version]),))
+        return Probed(0 if version in self.mute else self.loads(served).loaded)
+
+    def requests(self, version: str, ok: int = 0, errors: int = 0, refused: int = 0, ms: float = 100.0) -> None:
+        """Clients ask, and routers count."""
+        served = f"{self.name}/{version}-{digest_of(version)[7:19]}"
+        more = Counts(ok + errors + refused, errors, refused, ok, ok * ms)
+        self.counts[served] = self.counts.get(served, Counts()) + more
+
+    def look_at_routers(self) -> None:
+        """The sums are noted."""
+        for served, counts in self.counts.items():
+            self.moments.setdefault(served, [(START, Counts())]).append((self.now, counts))
+
     def observe(self) -> Observed:
         """Everything a decision is made from."""
+        if self.routers:
+            self.look_at_routers()
         names = {version.served_name for version in self.status.versions if version.served_name}
         fleet = self.fleet and replace(self.fleet, usable_engines=len(self.usable()))
         return Observed(
@@ -109,7 +153,29 @@ class Cluster:
             room=self.room,
             damage=dict(self.damage),
             syncing=dict(self.syncing),
+            namespace="tenant",
+            action=self.action,
+            turn=self.turn,
+            probes={name: self.probed(name) for name in names},
+            statistics={name: Record(tuple(moments)) for name, moments in self.moments.items()},
+            routers=self.routers,
+            queries=dict(self.values),
+            listed=self.listed(),
         )
+
+    def listed(self) -> dict[str, int]:
+        """Served names of this adapter on usable engines, and on how many."""
+        found: dict[str, int] = {}
+        for name in self.usable():
+            for served in self.engines[name]:
+                found[served] = found.get(served, 0) + served.startswith(f"{self.name}/")
+        return found
+
+    def act(self, action: str) -> str:
+        """A person annotates the adapter; what comes of it, in words."""
+        self.action = f"{action}@{timestamp(self.now)}"
+        self.reconcile()
+        return self.status.action_message or ""
 
     def reconcile(self) -> Plan:
         """One decision, written."""
@@ -171,6 +237,24 @@ class Cluster:
         """Status and reason of a condition."""
         found = next(condition for condition in self.status.conditions if condition.type == kind)
         return found.status, found.reason
+
+    def message(self, kind: str = "Ready") -> str:
+        """What a condition says."""
+        return next(condition.message for condition in self.status.conditions if condition.type == kind)
+
+    def version(self, name: str) -> VersionStatus:
+        """The status of a version."""
+        return next(version for version in self.status.versions if version.name == name)
+
+    @property
+    def rollout(self) -> RolloutStatus:
+        """The rollout that there is."""
+        assert self.status.rollout is not None
+        return self.status.rollout
+
+    def history(self) -> list[tuple[str, str]]:
+        """What happened, and to which version."""
+        return [(entry.what, entry.version) for entry in self.status.history]
 
     def phase(self, version: str) -> str | None:
         """The phase of a version."""

@@ -1,245 +1,222 @@
 """What an adapter needs next: the pure heart of the operator.
 
-``decide`` takes what was observed and says the next status and the work for it. The rules, each a test: the first
-version serves once it is loaded on every usable engine; a change of ``activeVersion`` moves all traffic at once, and
-only when the new version is loaded everywhere; the old one is unloaded after the drain time; bytes go only when no
-engine may read them; a version that is not published, or not loaded, never has weight; one that engines have no place
-for waits before anything is unloaded.
+``decide`` takes what was observed and says the next status and the work for it, in this order: bytes on the volume;
+what a person asked for; which version shall serve all; places on the engines; probes; one step of the rollout; the
+shares that are possible now; what is kept for a rollback; what may leave. Each rule has a place of its own and a test.
 """
 
-from datetime import datetime, timedelta
+from dataclasses import replace
 
-from lorafleet.api.adapter import AdapterVersion, LoRAAdapterStatus, ServedTraffic, VersionPhase, VersionStatus
+from lorafleet.api.adapter import LoRAAdapterStatus, VersionPhase, VersionStatus
 from lorafleet.api.conditions import merge
-from lorafleet.api.model import moment, timestamp
+from lorafleet.api.model import timestamp
+from lorafleet.rollout import canary, verbs
 from lorafleet.rollout import versions as steps
-from lorafleet.rollout.observed import Failed, Observed, Plan
+from lorafleet.rollout.draft import Draft, Todo, aborted, draft_of, entry_of, promote, prune, target
+from lorafleet.rollout.kept import keep
+from lorafleet.rollout.leaving import leave, retries, way_out
+from lorafleet.rollout.lost import disproved, recovered
+from lorafleet.rollout.observed import Observed, Plan
+from lorafleet.rollout.placing import place, toward_bytes
+from lorafleet.rollout.probes import Gate, count, needs_probe, probing
+from lorafleet.rollout.split import Shares, fixed, in_force, possible, serving, shares_of
 from lorafleet.rollout.verdicts import verdicts
-
-ROOM_AGAIN = 30.0
-"""Seconds until the next look for a place; whoever frees one says so, so this is for what nobody saw."""
 
 
 def decide(observed: Observed) -> Plan:
     """The next status of an adapter and what to do for it."""
-    if observed.deleting_since is not None:
-        return _deletion(observed)
+    todo = Todo()
     fleet = observed.fleet
+    if observed.deleting_since is not None:
+        if fleet is None or observed.namespace_terminating:
+            gone = {"traffic": (), "versions": (), "rollout": None}
+            return Plan(observed.status.model_copy(update=gone), release=True)
+        status, late = leave(observed, todo)
+        if not status.versions or late:
+            orphans = tuple(version.served_name for version in status.versions if version.served_name)
+            return Plan(status, release=True, orphans=orphans)
+        return _finish(observed, status, todo)
     if observed.spec is None or observed.spec.suspend or (fleet and fleet.suspended and not fleet.deleting):
-        return _finish(observed, observed.status, ())
-    return _rollout(observed)
+        return _finish(observed, _still(observed), todo)
+    return _finish(observed, _rollout(observed, todo), todo)
 
 
-def _rollout(observed: Observed) -> Plan:
-    assert observed.spec is not None
-    entries = {entry.name: entry for entry in observed.spec.versions}
-    known = {version.name: version for version in observed.status.versions}
-    names = [*entries, *(name for name in known if name not in entries)]
-    active = observed.spec.active
-    versions: dict[str, VersionStatus] = {}
-    publish: list[str] = []
-    for name in names:
-        versions[name], asks = _progress(entries.get(name), known.get(name), observed)
-        publish += [name] if asks else []
-        if steps.waits_for_room(versions[name]):
-            versions[name] = steps.off_engines(versions[name])
+def _still(observed: Observed) -> LoRAAdapterStatus:
+    """While nothing is decided: what serves goes on serving, and clocks stand."""
+    status = observed.status
+    rollout = canary.suspended(status.rollout, observed.now) if status.rollout else None
+    draft = draft_of(status, {})
+    if observed.spec is not None:
+        draft = verbs.refuse(draft, observed, "it is suspended: set spec.suspend to false first")
+    changes = {"rollout": rollout, "last_handled_action": draft.handled, "action_message": draft.answer}
+    return status.model_copy(update=changes)
 
+
+def _rollout(observed: Observed, todo: Todo) -> LoRAAdapterStatus:
+    spec = observed.spec
+    assert spec is not None
+    draft = _choose(_open(observed, todo), observed)
+    if draft.ask_anew:
+        observed = replace(observed, probes={})
+        todo.look.append(observed.now)
     served = observed.fleet is not None and not observed.fleet.deleting
-    stable = observed.status.stable_version
-    places: list[str] = []
-    look: list[datetime] = []
     if served:
-        # What serves comes first, should there be one place for two.
-        for name in dict.fromkeys(name for name in (stable, active) if name in versions):
-            entry = entries.get(name)
-            if _may_be_on_engines(versions[name], entry, name == active or entry is not None):
-                versions[name] = _toward_engines(versions[name], observed, places, look)
-        if versions[active].phase is VersionPhase.LOADED:
-            stable = active
-    stable_version = versions.get(stable) if stable else None
-    proven = any(target.version == stable for target in observed.status.traffic)
-    carries = (
-        served
-        and stable_version is not None
-        and (stable_version.phase is VersionPhase.LOADED or (proven and stable_version.phase in steps.ON_ENGINES))
-    )
-    traffic = (_all_to(stable_version),) if carries and stable_version is not None else ()
-
-    keep = {active, stable}
-    plan_remove: list[str] = []
-    result: list[VersionStatus] = []
-    for name in names:
-        version = versions[name]
-        if not served:
-            if version.phase in (*steps.ON_ENGINES, VersionPhase.DRAINING):
-                version = steps.off_engines(version)
-        elif name not in keep or _replaced(version, entries.get(name)):
-            version = steps.draining(version, observed)
-        after = _way_out(version, entries.get(name), observed, look, plan_remove)
-        result += [after] if after is not None else []
-        look += [observed.now] if after is None and name in entries else []
-    publish.sort(key=lambda name: name != active)
-    look += _retries(result, observed)
-    status = observed.status.model_copy(
+        draft = _on_engines(draft, observed, todo)
+    if draft.rollout is not None:
+        draft = canary.advance(draft, observed, todo)
+    ready = frozenset(name for name in draft.versions if _ready(draft, name, observed))
+    first = _first(draft, observed)
+    if served and first and possible(draft, {first: 100}, ready):
+        draft = promote(draft, first, observed.now, "Served", "the first version")
+    traffic = in_force(draft, _shares(draft, observed), ready) if served else ()
+    carry = frozenset(shares_of(traffic))
+    busy = carry | _wanted(draft, observed)
+    if served:
+        draft, kept = keep(draft, observed, busy, todo)
+        busy |= kept
+    left = _leave(draft, busy, observed, todo)
+    names = {version.name for version in left}
+    asked = {version.served_name for version in left if version.name not in carry and version.phase in steps.ON_ENGINES}
+    todo.probe = [served_name for served_name in todo.probe if served_name in asked and not draft.ask_anew]
+    return observed.status.model_copy(
         update={
-            "stable_version": stable if stable in versions else None,
-            "active_version": active,
+            "stable_version": draft.stable if draft.stable in names else None,
+            "active_version": spec.active,
             "traffic": traffic,
-            "versions": tuple(result),
+            "versions": left,
+            "rollout": draft.rollout,
+            "aborted": draft.aborted,
+            "history": draft.history,
+            "last_handled_action": draft.handled,
+            "action_message": draft.answer,
         }
     )
-    return _finish(observed, status, tuple(publish), tuple(plan_remove), look, tuple(places))
 
 
-def _toward_engines(
-    version: VersionStatus, observed: Observed, places: list[str], look: list[datetime]
-) -> VersionStatus:
-    """On engines, or waiting for a place: only a version that has none is asked for one."""
-    served = version.served_name
-    assert served
-    placed = version.phase in (*steps.ON_ENGINES, VersionPhase.DRAINING)
-    if not placed:
-        refusal = observed.room.refusal(served, frozenset(places)) if observed.room else None
-        if refusal is not None:
-            look.append(observed.now + timedelta(seconds=ROOM_AGAIN))
-            return steps.no_room(version, refusal)
-        places.append(served)
-    return steps.loaded_count(version, observed)
+def _open(observed: Observed, todo: Todo) -> Draft:
+    """The draft with every version as far as its bytes are, and a stable version that still can be one."""
+    spec = observed.spec
+    assert spec is not None
+    status = recovered(observed)
+    entries = {entry.name: entry for entry in spec.versions}
+    known = {version.name: version for version in status.versions}
+    versions: dict[str, VersionStatus] = {}
+    for name in [*entries, *(name for name in known if name not in entries)]:
+        version, asks = toward_bytes(entries.get(name), known.get(name), observed)
+        todo.publish += [name] if asks else []
+        if steps.waits_for_room(version):
+            version = steps.off_engines(version)
+        versions[name] = steps.draining(version, observed) if steps.replaced(version, entries.get(name)) else version
+    todo.publish.sort(key=lambda name: name != spec.active)
+    draft = prune(draft_of(status, versions), spec)
+    stable = versions.get(draft.stable or "")
+    entry = entries.get(draft.stable or "")
+    gone = stable is None or steps.replaced(stable, entry) or disproved(known.get(stable.name), stable)
+    if gone or (stable and entry is None and stable.phase not in (*steps.ON_ENGINES, VersionPhase.DRAINING)):
+        return replace(draft, stable=None)
+    if stable is not None and stable.proven_at is None:
+        draft = draft.put(steps.change(stable, proven_at=timestamp(observed.now)))
+    return draft
 
 
-def _retries(versions: list[VersionStatus], observed: Observed) -> list[datetime]:
-    """When failed steps are due; what is due already waits for something else."""
-    times = [moment(version.retry_at) for version in versions if version.retry_at]
-    return [time for time in times if time > observed.now]
+def _choose(draft: Draft, observed: Observed) -> Draft:
+    """What shall serve, and what a person asked for: to go back from what is written, or about what there is to be."""
+    spec = observed.spec
+    assert spec is not None
+    if draft.rollout is not None and draft.rollout.version not in draft.versions:
+        draft = draft.begins(None)
+    verb = verbs.parse(observed.action).verb
+    if verb == "rollback" or (verb == "abort" and draft.rollout is not None):
+        draft = verbs.act(draft, observed)
+    draft = canary.align(draft, _target(draft, observed), observed)
+    draft = verbs.act(draft, observed)
+    return canary.align(draft, _target(draft, observed), observed)
 
 
-def _progress(
-    entry: AdapterVersion | None, version: VersionStatus | None, observed: Observed
-) -> tuple[VersionStatus, bool]:
-    """Toward bytes on the volume: the version's state, and whether to ask for a sync."""
-    if entry is None:
-        assert version is not None
-        return version, False
-    fingerprint = steps.entry_hash(entry)
-    fresh = VersionStatus(name=entry.name, phase=VersionPhase.PENDING, entry_hash=fingerprint)
-    if version is None or (version.digest is None and version.entry_hash != fingerprint):
-        version = fresh
-    if version.digest is not None and observed.fleet and version.claim_name != observed.fleet.claim_name:
-        version = steps.change(fresh, pin=version.pin if version.entry_hash == fingerprint else None)
-    if version.digest is not None:
-        return version, False
-    return steps.toward_publishing(version, observed)
+def _target(draft: Draft, observed: Observed) -> str | None:
+    assert observed.spec is not None
+    return None if fixed(observed.spec) else target(observed.spec, draft.aborted, draft.stable)
 
 
-def _replaced(version: VersionStatus, entry: AdapterVersion | None) -> bool:
-    """Whether the entry was removed and came back as another one under the same name."""
-    return entry is not None and version.digest is not None and version.entry_hash != steps.entry_hash(entry)
+def _first(draft: Draft, observed: Observed) -> str | None:
+    """The version that is to serve first of all: there is no stable one whose requests it would take."""
+    return _target(draft, observed) if draft.stable is None else None
 
 
-def _may_be_on_engines(version: VersionStatus, entry: AdapterVersion | None, wanted: bool) -> bool:
-    """Whether engines shall have a version: it is published, and not on its way out as another entry's bytes."""
-    if version.digest is None or version.phase is VersionPhase.REMOVING:
+def _wanted(draft: Draft, observed: Observed) -> frozenset[str]:
+    """What engines shall have beside what has weight: the stable version, the next one in its turn, a fixed split."""
+    assert observed.spec is not None
+    begun = draft.rollout is not None and draft.rollout.steps_hash
+    names = {draft.stable, _first(draft, observed), draft.rollout.version if draft.rollout and begun else None}
+    names |= {name for name in fixed(observed.spec) if not _barred(draft, name, observed)}
+    return frozenset(name for name in names if name)
+
+
+def _on_engines(draft: Draft, observed: Observed, todo: Todo) -> Draft:
+    """Places on the engines, and the probes of what has none of the traffic yet."""
+    if draft.rollout is not None:
+        draft = canary.begin(draft, observed, todo)
+    wanted = _wanted(draft, observed)
+    carrying = serving(draft)
+    # What serves comes first, should there be one place for two.
+    first = [name for name in (draft.stable, *sorted(carrying)) if name]
+    draft = place(draft, [*first, *(name for name in draft.versions if name in wanted)], observed, todo)
+    for name in wanted:
+        version = draft.versions[name]
+        if version.phase in steps.ON_ENGINES and needs_probe(draft, name, observed):
+            assert version.served_name
+            todo.probe.append(version.served_name)
+            draft = draft.put(count(version, observed))
+    todo.probe.sort()
+    return draft
+
+
+def _barred(draft: Draft, name: str, observed: Observed) -> bool:
+    assert observed.spec is not None
+    return aborted(entry_of(observed.spec, name), draft.aborted) is not None
+
+
+def _ready(draft: Draft, name: str, observed: Observed) -> bool:
+    """Whether a version may have its first weight, as far as it is up to probes and to what was taken back."""
+    if _barred(draft, name, observed):
         return False
-    if _replaced(version, entry):
-        return False
-    return wanted or version.phase in steps.ON_ENGINES
+    return not needs_probe(draft, name, observed) or probing(draft.versions[name], observed).gate is Gate.OPEN
 
 
-def _all_to(version: VersionStatus) -> ServedTraffic:
-    assert version.served_name
-    return ServedTraffic(version=version.name, served_name=version.served_name, weight=100)
+def _shares(draft: Draft, observed: Observed) -> Shares:
+    """The shares that there shall be, whether or not they are possible now."""
+    assert observed.spec is not None
+    split = fixed(observed.spec)
+    if split:
+        return {} if any(_barred(draft, name, observed) for name in split) else split
+    if draft.stable is None:
+        return {}
+    if draft.rollout is None or not draft.rollout.weight:
+        return {draft.stable: 100}
+    weight = draft.rollout.weight
+    shares = {draft.stable: 100 - weight, draft.rollout.version: weight}
+    return {name: share for name, share in shares.items() if share}
 
 
-def _way_out(
-    version: VersionStatus,
-    entry: AdapterVersion | None,
-    observed: Observed,
-    look: list[datetime],
-    remove: list[str],
-) -> VersionStatus | None:
-    """Draining, unloading and removing; None when nothing is left of the version."""
-    if version.phase is VersionPhase.DRAINING:
-        due = steps.drained_at(version, observed)
-        if due > observed.now:
-            look.append(due)
-            return version
-        version = steps.off_engines(version)
-    comes_back = entry is not None and not _replaced(version, entry)
-    if comes_back and version.phase is not VersionPhase.REMOVING:
-        return version
-    if version.phase in steps.ON_ENGINES:
-        return version
-    if version.digest is None or version.served_name is None:
-        return None
-    return _removal(version, observed, look, remove)
-
-
-def _removal(
-    version: VersionStatus, observed: Observed, look: list[datetime], remove: list[str]
-) -> VersionStatus | None:
-    """Bytes go only when no engine may read them (vLLM contract, rule 1)."""
-    served = version.served_name
-    assert served
-    outcome = observed.removed.get(served)
-    if outcome is None and served in observed.removed:
-        return None
-    version = steps.change(version, phase=VersionPhase.REMOVING)
-    loads = observed.loads.get(served)
-    if loads and loads.readers:
-        engines = ", ".join(loads.readers[:5])
-        return steps.change(version, message=f"waits until it is unloaded from {engines}")
-    if isinstance(outcome, Failed):
-        attempts = (version.attempts or 0) + 1
-        again = observed.now + timedelta(seconds=steps.retry_delay(attempts))
-        return steps.change(
-            version,
-            reason=outcome.reason.value,
-            message=outcome.message,
-            attempts=attempts,
-            retry_at=timestamp(again),
-        )
-    if version.retry_at and moment(version.retry_at) > observed.now:
-        return version
-    remove.append(served)
-    return steps.change(version, retry_at=None, message=None)
-
-
-def _deletion(observed: Observed) -> Plan:
-    """Weight 0 at once, then drain, unload, remove bytes, release; after the deadline the fleet does the rest."""
-    assert observed.deleting_since is not None
-    if observed.fleet is None or observed.namespace_terminating:
-        return Plan(observed.status.model_copy(update={"traffic": (), "versions": ()}), release=True)
-    look: list[datetime] = []
-    remove: list[str] = []
+def _leave(draft: Draft, stay: frozenset[str], observed: Observed, todo: Todo) -> tuple[VersionStatus, ...]:
+    """The versions that are left: what has no place here any more drains, is unloaded, and goes with its entry."""
+    assert observed.spec is not None
+    entries = {entry.name: entry for entry in observed.spec.versions}
+    served = observed.fleet is not None and not observed.fleet.deleting
     left: list[VersionStatus] = []
-    for version in observed.status.versions:
-        found = observed.published.get(version.name)
-        if version.digest is None and found is not None and not isinstance(found, Failed):
-            version = steps.published(version, found, observed)
-        if version.digest is None and version.name in observed.syncing:
-            left.append(version)
-            continue
-        after = _way_out(steps.draining(version, observed), None, observed, look, remove)
+    for name, version in draft.versions.items():
+        if not served and version.phase in (*steps.ON_ENGINES, VersionPhase.DRAINING):
+            version = steps.off_engines(version)
+        elif name not in stay:
+            version = steps.draining(version, observed)
+        after = way_out(version, entries.get(name), observed, todo)
         left += [after] if after is not None else []
-    look += _retries(left, observed)
-    deadline = observed.deleting_since + timedelta(seconds=observed.fleet.deletion_seconds)
-    look.append(deadline)
-    late = bool(left) and deadline <= observed.now
-    status = observed.status.model_copy(update={"traffic": (), "stable_version": None, "versions": tuple(left)})
-    if not left or late:
-        orphans = tuple(version.served_name for version in left if version.served_name)
-        return Plan(status, release=True, orphans=orphans)
-    return _finish(observed, status, (), tuple(remove), look)
+        todo.look += [observed.now] if after is None and name in entries else []
+    todo.look += retries(left, observed)
+    return tuple(left)
 
 
-def _finish(
-    observed: Observed,
-    status: LoRAAdapterStatus,
-    publish: tuple[str, ...],
-    remove: tuple[str, ...] = (),
-    look: list[datetime] | None = None,
-    places: tuple[str, ...] = (),
-) -> Plan:
+def _finish(observed: Observed, status: LoRAAdapterStatus, todo: Todo) -> Plan:
     """Adds what every status has: conditions, the generation, the summary for the table."""
     by_name = {version.name: version for version in status.versions}
     active = by_name.get(status.active_version or "")
@@ -251,4 +228,14 @@ def _finish(
     status = status.model_copy(
         update={"observed_generation": observed.generation, "loaded": shown, "conditions": conditions}
     )
-    return Plan(status, publish=publish, remove=remove, places=places, look_again=min(look) if look else None)
+    return Plan(
+        status,
+        publish=tuple(todo.publish),
+        remove=tuple(todo.remove),
+        places=tuple(todo.places),
+        probe=tuple(todo.probe),
+        queries=todo.queries,
+        statistics=todo.statistics,
+        begins=todo.begins,
+        look_again=min(todo.look) if todo.look else None,
+    )

@@ -1,30 +1,35 @@
 """An adapter's conditions, summarised in one place from its next status. Pure; every message says the next move."""
 
-from lorafleet.api.adapter import LoRAAdapterStatus, VersionPhase, VersionStatus
+from lorafleet.api.adapter import LoRAAdapterStatus, VersionStatus
 from lorafleet.api.conditions import ConditionType, Verdict
-from lorafleet.api.names import ACTION_ANNOTATION
 from lorafleet.api.reasons import Reason, reason_of
+from lorafleet.api.rolloutstatus import AbortedVersion, RolloutStatus
+from lorafleet.rollout.draft import aborted, entry_of
 from lorafleet.rollout.observed import Observed
-from lorafleet.rollout.versions import waits_for_room
+from lorafleet.rollout.probes import Gate, probing
+from lorafleet.rollout.split import Shares, fixed, shares_of
+from lorafleet.rollout.way import way
+
+READY = "ready"
+RECONCILING = "reconciling"
+STALLED = "stalled"
 
 
 def verdicts(observed: Observed, status: LoRAAdapterStatus) -> tuple[Verdict, ...]:
     """The adapter's conditions: Ready, Reconciling, Stalled, Available; Checked and FieldsIgnored where they apply."""
     available = _available(observed, status)
     state, reason, message = _state(observed, status)
-    ready = Verdict(type=ConditionType.READY, status=state == "ready", reason=reason, message=message)
+    ready = Verdict(type=ConditionType.READY, status=state == READY, reason=reason, message=message)
     result = [
         ready,
-        _flag(ConditionType.RECONCILING, state == "reconciling", reason, message),
-        _flag(ConditionType.STALLED, state == "stalled", reason, message),
+        _flag(ConditionType.RECONCILING, state == RECONCILING, reason, message),
+        _flag(ConditionType.STALLED, state == STALLED, reason, message),
         available,
         *_checked(observed, status),
     ]
     ignored = observed.spec.not_acted_on() if observed.spec else ()
-    if observed.action and observed.action != status.last_handled_action:
-        ignored += (f"the annotation {ACTION_ANNOTATION}: {observed.action[:80]}",)
     if ignored:
-        text = f"this release accepts {', '.join(ignored)} and does not act on it yet: versions switch at once"
+        text = f"this release accepts {', '.join(ignored)} and does not act on it yet"
         result.append(
             Verdict(type=ConditionType.FIELDS_IGNORED, status=True, reason=Reason.FIELD_NOT_ACTED_ON, message=text)
         )
@@ -74,68 +79,97 @@ def _checked(observed: Observed, status: LoRAAdapterStatus) -> list[Verdict]:
 def _state(observed: Observed, status: LoRAAdapterStatus) -> tuple[str, Reason, str]:
     """ready, reconciling or stalled, with the reason and the message for it."""
     if observed.deleting_since is not None:
-        return "reconciling", Reason.DELETING, _deleting(status)
-    if observed.spec is None:
-        return "stalled", Reason.INVALID_SPEC, f"{observed.spec_error}; correct the spec of {observed.name}"
+        return RECONCILING, Reason.DELETING, _deleting(status)
+    spec = observed.spec
+    if spec is None:
+        return STALLED, Reason.INVALID_SPEC, f"{observed.spec_error}; correct the spec of {observed.name}"
     fleet = observed.fleet
-    if observed.spec.suspend or (fleet and fleet.suspended):
-        who = "adapter" if observed.spec.suspend else f"fleet {observed.spec.fleet}"
+    if spec.suspend or (fleet and fleet.suspended):
+        who = "adapter" if spec.suspend else f"fleet {spec.fleet}"
         text = f"the {who} is suspended; what serves goes on serving; set spec.suspend to false to resume"
-        return ("ready" if status.traffic else "reconciling"), Reason.SUSPENDED, text
-    active = next((version for version in status.versions if version.name == status.active_version), None)
-    if active and active.phase is VersionPhase.FAILED and not active.retry_at:
-        return "stalled", reason_of(active.reason, Reason.SYNC_FAILED), _about(active)
-    if fleet is None or fleet.deleting:
-        found = "is being deleted" if fleet else "does not exist in this namespace"
-        return "reconciling", Reason.WAITING_FOR_FLEET, f"fleet {observed.spec.fleet} {found}; create it"
-    if active is None:
-        return "reconciling", Reason.PUBLISHING, f"version {status.active_version} waits to be published"
-    return _on_the_way(observed, active)
+        settled = status.traffic and status.rollout is None
+        return (READY if settled else RECONCILING), Reason.SUSPENDED, text
+    if fixed(spec):
+        return _split(observed, status, fixed(spec))
+    barred = aborted(entry_of(spec, spec.active), status.aborted)
+    if barred is not None:
+        return _taken_back(status, barred)
+    if status.rollout is not None:
+        return _rolling(observed, status, status.rollout)
+    return _whole(observed, status, spec.active)
 
 
-def _on_the_way(observed: Observed, active: VersionStatus) -> tuple[str, Reason, str]:
-    fleet = observed.fleet
-    assert fleet is not None
-    if active.phase is VersionPhase.FAILED:
-        text = f"{_about(active)}; tried {active.attempts} time(s), again at {active.retry_at}"
-        return "reconciling", reason_of(active.reason, Reason.SYNC_FAILED), text
-    if active.phase is VersionPhase.PENDING:
-        trouble = fleet.trouble or f"no engine of fleet {fleet.name} is usable yet"
-        return "reconciling", Reason.WAITING_FOR_ENGINES, f"version {active.name} is not published yet: {trouble}"
-    if active.phase is VersionPhase.PUBLISHING:
-        note = f": {active.message}" if active.message else _fetched(active)
-        return "reconciling", Reason.PUBLISHING, f"version {active.name} is being checked and published{note}"
-    if active.phase is VersionPhase.LOADED:
-        count = f"{active.loaded_engines} of {active.ready_engines}"
-        text = f"version {active.name} serves as {active.served_name} on {count} engines"
-        return "ready", Reason.SERVING, text
-    loads = observed.loads.get(active.served_name or "")
-    if loads and any(refusal.final for refusal in loads.refusals):
-        return "stalled", reason_of(active.reason, Reason.LOAD_REJECTED), _about(active)
-    if active.phase is VersionPhase.LOADING:
-        if not fleet.usable_engines:
-            trouble = fleet.trouble or f"no engine of fleet {fleet.name} is usable"
-            return "reconciling", Reason.WAITING_FOR_ENGINES, f"version {active.name} is published: {trouble}"
-        count = f"{active.loaded_engines or 0} of {fleet.usable_engines}"
-        text = f"version {active.name} is loaded on {count} usable engines"
-        if active.reason:
-            return "reconciling", reason_of(active.reason, Reason.LOADING), f"{text}: {active.message}"
-        return "reconciling", Reason.LOADING, text
-    if waits_for_room(active):
-        return "reconciling", Reason.NO_ROOM, _about(active)
-    text = active.message or "an older version of this name is on its way out"
-    return "reconciling", Reason.RETIRING, f"version {active.name}: {text}"
+def _whole(observed: Observed, status: LoRAAdapterStatus, name: str) -> tuple[str, Reason, str]:
+    """One version is to serve all, and nothing else is on its way."""
+    version = _version(status, name)
+    if version is None:
+        return RECONCILING, Reason.PUBLISHING, f"version {name} waits to be published"
+    why = way(observed, version)
+    if why is not None:
+        return (STALLED if why.stuck else RECONCILING), why.reason, why.message
+    if shares_of(status.traffic) == {name: 100}:
+        count = f"{version.loaded_engines} of {version.ready_engines}"
+        return READY, Reason.SERVING, f"version {name} serves as {version.served_name} on {count} engines"
+    return _asked(observed, version)
 
 
-def _fetched(version: VersionStatus) -> str:
-    if version.bytes_done is None:
-        return ""
-    of = f" of {version.bytes_total}" if version.bytes_total is not None else ""
-    return f": {version.bytes_done}{of} bytes are fetched"
+def _asked(observed: Observed, version: VersionStatus) -> tuple[str, Reason, str]:
+    found = probing(version, observed)
+    if found.gate is Gate.SHUT:
+        text = f"{found.message}; it gets no traffic: append a new version, or correct spec.probe"
+        return STALLED, Reason.PROBE_FAILED, text
+    return RECONCILING, Reason.PROBING, found.message or f"version {version.name} gets its traffic next"
 
 
-def _about(version: VersionStatus) -> str:
-    return f"version {version.name}: {version.message or version.reason}"
+def _rolling(observed: Observed, status: LoRAAdapterStatus, rollout: RolloutStatus) -> tuple[str, Reason, str]:
+    version = _version(status, rollout.version)
+    why = way(observed, version) if version else None
+    if why is not None and why.stuck:
+        return STALLED, why.reason, why.message
+    where = f"step {rollout.step} of {rollout.steps}: " if rollout.step else ""
+    return RECONCILING, reason_of(rollout.held, Reason.ROLLOUT_PROGRESSING), f"{where}{rollout.message or ''}"
+
+
+def _split(observed: Observed, status: LoRAAdapterStatus, shares: Shares) -> tuple[str, Reason, str]:
+    """``spec.traffic``: all of it is in force, or the first version that it waits for."""
+    assert observed.spec is not None
+    for name in shares:
+        barred = aborted(entry_of(observed.spec, name), status.aborted)
+        if barred is not None:
+            text = f"spec.traffic names version {name}, which was taken back ({barred.reason}: {barred.message})"
+            return STALLED, _kind(barred), f"{text}: kubectl lorafleet retry, or name another version"
+    waits = []
+    for name in shares:
+        version = _version(status, name)
+        why = way(observed, version) if version else None
+        if why is not None:
+            waits.append(((STALLED if why.stuck else RECONCILING), why.reason, why.message))
+        elif version is not None and name not in shares_of(status.traffic):
+            waits.append(_asked(observed, version))
+    if shares_of(status.traffic) == shares and not waits:
+        text = ", ".join(f"version {name} has {share} %" for name, share in shares.items())
+        return READY, Reason.SPLIT_SERVING, f"{text}, as spec.traffic asks"
+    if not waits:
+        return RECONCILING, Reason.ROLLOUT_PROGRESSING, "the shares of spec.traffic come into force next"
+    return next((one for one in waits if one[0] == STALLED), waits[0])
+
+
+def _taken_back(status: LoRAAdapterStatus, barred: AbortedVersion) -> tuple[str, Reason, str]:
+    shares = shares_of(status.traffic)
+    served = " and ".join(f"version {name}" for name in shares) or "no version"
+    text = f"version {barred.version} was taken back ({barred.reason}: {barred.message}); {served} serves"
+    if status.stable_version and shares != {status.stable_version: 100}:
+        text += f" until version {status.stable_version} is loaded"
+    where = f"set activeVersion to {status.stable_version} in Git, " if status.stable_version else ""
+    return STALLED, _kind(barred), f"{text}: {where}append a new version, or kubectl lorafleet retry"
+
+
+def _kind(barred: AbortedVersion) -> Reason:
+    return Reason.ROLLED_BACK if barred.reason == Reason.ROLLED_BACK else Reason.ROLLOUT_ABORTED
+
+
+def _version(status: LoRAAdapterStatus, name: str) -> VersionStatus | None:
+    return next((version for version in status.versions if version.name == name), None)
 
 
 def _deleting(status: LoRAAdapterStatus) -> str:

@@ -30,6 +30,11 @@ def retry_delay(attempts: int) -> float:
     return float(min(FIRST_RETRY * 2.0 ** min(attempts - 1, 16), LAST_RETRY))
 
 
+def replaced(version: VersionStatus, entry: AdapterVersion | None) -> bool:
+    """Whether the entry was removed and came back as another one under the same name."""
+    return entry is not None and version.digest is not None and version.entry_hash != entry_hash(entry)
+
+
 def change(version: VersionStatus, **fields: object) -> VersionStatus:
     """A copy with some fields changed; None clears one."""
     return version.model_copy(update=fields)
@@ -39,6 +44,8 @@ def published(version: VersionStatus, result: Published, observed: Observed) -> 
     """The version after its bytes reached the volume."""
     assert observed.fleet is not None
     served = served_name(observed.name, version.name, result.digest)
+    # What other bytes proved under this name counts for nothing.
+    same = version.served_name in (None, served)
     return VersionStatus(
         name=version.name,
         phase=VersionPhase.PUBLISHED,
@@ -57,6 +64,8 @@ def published(version: VersionStatus, result: Published, observed: Observed) -> 
         notices=result.notices,
         claim_name=observed.fleet.claim_name,
         entry_hash=version.entry_hash,
+        proven_at=version.proven_at if same else None,
+        statistics=version.statistics if same else None,
     )
 
 
@@ -142,6 +151,7 @@ def loaded_count(version: VersionStatus, observed: Observed) -> VersionStatus:
         loaded_engines=count,
         ready_engines=usable,
         draining_since=None,
+        kept=None,
         reason=refusals[0].reason.value if refusals else None,
         message="; ".join(refusal.message for refusal in refusals[:3]) or None,
     )
@@ -156,6 +166,8 @@ def draining(version: VersionStatus, observed: Observed) -> VersionStatus:
             draining_since=timestamp(observed.now),
             loaded_engines=None,
             ready_engines=None,
+            probed_engines=None,
+            kept=None,
             reason=None,
             message=None,
         )
@@ -177,6 +189,8 @@ def off_engines(version: VersionStatus) -> VersionStatus:
         draining_since=None,
         loaded_engines=None,
         ready_engines=None,
+        probed_engines=None,
+        kept=None,
         reason=None,
         message=None,
     )

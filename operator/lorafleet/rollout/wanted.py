@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from lorafleet.api.adapter import LoRAAdapterStatus, VersionPhase
+from lorafleet.api.adapter import LoRAAdapterStatus, VersionPhase, VersionStatus
 from lorafleet.api.names import engine_path
 from lorafleet.rollout.versions import ON_ENGINES, waits_for_room
 
@@ -46,15 +46,18 @@ def wanted(status: LoRAAdapterStatus, mount_path: str) -> Wanted:
             for version in named
             if version.served_name and version.phase in ON_ENGINES
         },
-        keep=frozenset(
-            version.served_name for version in named if version.served_name and version.phase is VersionPhase.DRAINING
-        ),
+        keep=frozenset(version.served_name for version in named if version.served_name and _left_alone(version)),
         carrying=frozenset(target.served_name for target in status.traffic if target.weight),
         oldest={
             version.served_name: version.min_engine for version in named if version.served_name and version.min_engine
         },
         waits=frozenset(version.served_name for version in named if version.served_name and waits_for_room(version)),
     )
+
+
+def _left_alone(version: VersionStatus) -> bool:
+    """Neither loaded nor unloaded: requests may use it, or it is remembered from before its status was lost."""
+    return version.phase is VersionPhase.DRAINING or version.digest is None
 
 
 class Action(StrEnum):

@@ -1,0 +1,54 @@
+"""A status that was lost, made anew from what engines list: nothing that was not proven gets weight by it.
+
+Engines go on having what they have while the versions' facts are read from the volume again; the version that seems to
+have served gets its weight back once its bytes are known to be those that engines list.
+"""
+
+from lorafleet.api.adapter import LoRAAdapterSpec, LoRAAdapterStatus, VersionPhase, VersionStatus
+from lorafleet.api.model import timestamp
+from lorafleet.rollout.observed import Observed
+from lorafleet.rollout.versions import entry_hash
+
+
+def recovered(observed: Observed) -> LoRAAdapterStatus:
+    """The status, or where there is none and engines list versions of this adapter, one that remembers these."""
+    status, spec = observed.status, observed.spec
+    if status.versions or status.stable_version or spec is None or not observed.listed:
+        return status
+    served = _listed(observed, spec)
+    if not served:
+        return status
+    stable = _stable(spec, tuple(served))
+    versions = tuple(
+        VersionStatus(
+            name=entry.name,
+            phase=VersionPhase.PENDING,
+            served_name=served[entry.name],
+            entry_hash=entry_hash(entry),
+            proven_at=timestamp(observed.now) if entry.name == stable else None,
+        )
+        for entry in spec.versions
+        if entry.name in served
+    )
+    return status.model_copy(update={"versions": versions, "stable_version": stable})
+
+
+def disproved(before: VersionStatus | None, after: VersionStatus | None) -> bool:
+    """Whether a version that engines list turned out to have other bytes than the spec's entry stands for."""
+    remembered = before is not None and before.digest is None and before.served_name is not None
+    return bool(remembered and before and after and after.digest and after.served_name != before.served_name)
+
+
+def _listed(observed: Observed, spec: LoRAAdapterSpec) -> dict[str, str]:
+    """Served names by version, in the order of the spec; of two of one version, the one on more engines."""
+    found: dict[str, str] = {}
+    for name in sorted(observed.listed, key=lambda name: (observed.listed[name], name)):
+        version = name.removeprefix(f"{observed.name}/").rpartition("-")[0]
+        found[version] = name
+    return {entry.name: found[entry.name] for entry in spec.versions if entry.name in found}
+
+
+def _stable(spec: LoRAAdapterSpec, names: tuple[str, ...]) -> str:
+    """The latest that is not the one on its way; the only one, if there is just one."""
+    others = [name for name in names if name != spec.active]
+    return others[-1] if others else names[-1]
