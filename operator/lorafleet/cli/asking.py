@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
@@ -115,7 +116,9 @@ async def status(cluster: Cluster, word: str, *, watch: bool, wait: bool, timeou
     if watch and wait:
         raise cannot_ask("--watch goes on for ever and --wait ends; give one of them")
     if watch:
-        await follow.watch(cluster, kind, name, form)
+        # Ctrl-C is how a watch ends.
+        with contextlib.suppress(asyncio.CancelledError):
+            await follow.watch(cluster, kind, name, form)
         return Exit.OK
     if not wait:
         follow.show(kind, kind.read(await cluster.one(plural, name)), form)

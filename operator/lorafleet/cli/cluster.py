@@ -142,7 +142,7 @@ def not_there(word: str, names: Sequence[str], known: Sequence[str], namespace: 
     """That these names are not there, and which near ones are."""
     lines = []
     for name in names:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.7)
         hint = f"did you mean {' or '.join(near)}?" if near else _known(word, known)
         lines.append(f"no {word} {name} in namespace {namespace}; {hint}")
     return "\nerror: ".join(lines)

@@ -16,7 +16,7 @@ from lorafleet.api.conditions import ConditionType
 from lorafleet.cli.durations import length, percent, since
 from lorafleet.cli.picture import over
 from lorafleet.cli.seen import Adapter, condition
-from lorafleet.cli.sentences import WORDS, Words
+from lorafleet.cli.sentences import OPERATOR, WATCH, WORDS, Words
 from lorafleet.cli.terminal import printable
 
 _MOVES = 4
@@ -46,16 +46,17 @@ def explain(found: Adapter, now: datetime, lorafleet: str, n: str) -> Explanatio
     """The adapter in words. ``lorafleet``: how the user calls the command; ``n``: the option for the namespace."""
     reasons = _reasons(found)
     words = [WORDS.get(reason, _strange(reason)) for reason in reasons]
-    sentences = [_serving(found), *_way(found, now), *(one.sentence for one in words), *_stale(found)]
+    sentences = [_serving(found), *_way(found, now), *(one.sentence for one in (*words, *_stale(found)))]
     names = {"adapter": found.name, "fleet": found.fleet, "lorafleet": lorafleet, "n": n}
-    moves = dict.fromkeys(Move(command.format_map(names), why) for one in words for command, why in one.commands)
+    commands = [one for each in (*words, *_stale(found)) for one in each.commands]
+    moves = {command.format_map(names): why for command, why in reversed(commands)}
     return Explanation(
         adapter=found.name,
         namespace=found.identity.namespace,
         reasons=reasons,
         sentences=tuple(dict.fromkeys(sentences)),
         said=tuple(dict.fromkeys(_said(found))),
-        moves=tuple(moves)[:_MOVES],
+        moves=tuple(Move(command, why) for command, why in reversed(moves.items()))[:_MOVES],
     )
 
 
@@ -136,7 +137,7 @@ def _way(found: Adapter, now: datetime) -> Iterator[str]:
     stats = version.statistics if version else None
     if stats and stats.success_rate is not None:
         errors = percent(1 - stats.success_rate)
-        yield f"{at.version} had {stats.request_count:,} requests, and {errors} of the last ones an error."
+        yield f"{at.version} had {stats.request_count:,} requests; {errors} of the latest failed."
 
 
 def _said(found: Adapter) -> Iterator[str]:
@@ -151,14 +152,15 @@ def _said(found: Adapter) -> Iterator[str]:
         yield ready.message
 
 
-def _stale(found: Adapter) -> Iterator[str]:
+def _stale(found: Adapter) -> Iterator[Words]:
+    """Why what is known may be old or not all there is."""
     if found.trouble:
-        yield f"{found.trouble[0].upper()}{found.trouble[1:]}."
+        yield Words(f"{found.trouble[0].upper()}{found.trouble[1:]}.")
     ready = condition(found, ConditionType.READY)
     if ready is None:
-        yield "The operator has said nothing of it yet: is it running, and does it act in this namespace?"
+        yield Words("The operator has said nothing of it yet.", (OPERATOR, WATCH))
     elif ready.observed_generation < found.identity.generation:
-        yield "The spec has changed since the operator last looked: is it running?"
+        yield Words("The spec has changed since the operator last looked at it.", (OPERATOR, WATCH))
 
 
 def _strange(reason: str) -> Words:

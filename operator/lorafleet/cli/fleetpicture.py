@@ -10,13 +10,13 @@ from rich.text import Text
 from lorafleet.cli import summary
 from lorafleet.cli.durations import age
 from lorafleet.cli.listing import coloured
-from lorafleet.cli.picture import conditions
+from lorafleet.cli.picture import WIDE, conditions
 from lorafleet.cli.seen import Fleet
 from lorafleet.cli.terminal import printable, size, table
 
 
-def fleet(found: Fleet, now: datetime) -> Iterator[RenderableType]:
-    """The parts of the page."""
+def fleet(found: Fleet, now: datetime, width: int = WIDE) -> Iterator[RenderableType]:
+    """The parts of the page, which is the same however many columns a terminal has."""
     status = found.status
     yield Text.assemble(
         (found.name, "bold"), f"  {status.ready_engines} of {status.total_engines} engines  ",

@@ -36,7 +36,7 @@ class Kind(Generic[_Seen]):
 
     plural: str
     read: Callable[[Object], _Seen]
-    picture: Callable[[_Seen, datetime], Iterator[RenderableType]]
+    picture: Callable[[_Seen, datetime, int], Iterator[RenderableType]]
     line: Callable[[_Seen], str]
     document: Callable[[_Seen], dict[str, Any]]
 
@@ -53,7 +53,7 @@ def show(kind: Kind[_Seen], found: _Seen, form: str) -> None:
         sys.stdout.write(document({"schemaVersion": 1, **kind.document(found)}, form))
         return
     page = console(sys.stdout)
-    for part in kind.picture(found, datetime.now(UTC)):
+    for part in kind.picture(found, datetime.now(UTC), page.width):
         if isinstance(part, Table):
             put(page, part)
         else:
@@ -122,7 +122,7 @@ async def _redraw(cluster: Cluster, kind: Kind[_Seen], name: str) -> None:
     last, note = None, ""
     task = asyncio.create_task(gather())
     try:
-        with Live(console=console(sys.stdout), auto_refresh=False, vertical_overflow="visible") as live:
+        with Live(console=console(sys.stdout), auto_refresh=False, vertical_overflow="ellipsis") as live:
             while True:
                 try:
                     got = await asyncio.wait_for(changes.get(), 1.0)
@@ -132,7 +132,7 @@ async def _redraw(cluster: Cluster, kind: Kind[_Seen], name: str) -> None:
                 except TimeoutError:
                     pass
                 if last is not None:
-                    parts = list(kind.picture(last, datetime.now(UTC)))
+                    parts = kind.picture(last, datetime.now(UTC), live.console.width)
                     live.update(Group(*parts, Text(note, style="bold red")), refresh=True)
     finally:
         task.cancel()

@@ -63,6 +63,21 @@ def operator() -> None:
 
 
 @app.command()
+def router(
+    bootstrap: Annotated[
+        bool, typer.Option("--bootstrap", help="Only write what Envoy starts with; a table that is there stays.")
+    ] = False,
+) -> None:
+    """Configure the Envoy beside it for one fleet; its settings are LORAFLEET_ROUTER_* environment variables.
+
+    The exit code is 2 when a setting is missing or wrong.
+    """
+    from lorafleet.cli.router import run
+
+    raise typer.Exit(run(bootstrap))
+
+
+@app.command()
 def inspect(
     adapter: Annotated[
         str,
@@ -187,6 +202,11 @@ def store_gc(
         raise typer.Exit(gc(root, dry_run, output))
     except Unusable as error:
         _unusable(error)
+
+
+def plugin() -> None:
+    """``kubectl lorafleet …``: kubectl runs whatever is called ``kubectl-lorafleet``."""
+    app(prog_name="kubectl lorafleet")
 
 
 def _unusable(error: Exception) -> NoReturn:

@@ -21,7 +21,8 @@ from lorafleet.cli.listing import coloured
 from lorafleet.cli.seen import Adapter
 from lorafleet.cli.terminal import printable, table
 
-_BAR = 20
+WIDE = 120
+"""Columns of a terminal that has room for everything."""
 _VERDICTS = {"Passed": "green", "Failed": "bold red", "Undecided": "yellow"}
 
 
@@ -33,8 +34,8 @@ class Mark(StrEnum):
     LATER = "·"
 
 
-def adapter(found: Adapter, now: datetime) -> Iterator[RenderableType]:
-    """The parts of the page."""
+def adapter(found: Adapter, now: datetime, width: int = WIDE) -> Iterator[RenderableType]:
+    """The parts of the page, for a terminal of so many columns."""
     yield _title(found)
     if found.trouble:
         yield Text(printable(found.trouble), style="red")
@@ -47,7 +48,7 @@ def adapter(found: Adapter, now: datetime) -> Iterator[RenderableType]:
         yield from _held(at)
     if found.status.versions:
         yield Text()
-        yield _versions(found, now)
+        yield _versions(found, now, width >= WIDE)
     if found.status.rollout is not None and found.status.rollout.analysis is not None:
         yield Text()
         yield from _judgement(found, found.status.rollout.analysis, now)
@@ -61,19 +62,22 @@ def adapter(found: Adapter, now: datetime) -> Iterator[RenderableType]:
         yield conditions(found.conditions, now)
 
 
-def bar(weight: int) -> str:
+def bar(weight: int, long: int) -> str:
     """A share of the requests as a bar; the smallest share is seen, and only all of them fill it."""
-    full = round(weight * _BAR / 100)
+    full = round(weight * long / 100)
     if 0 < weight < 100:
-        full = min(max(full, 1), _BAR - 1)
-    return "█" * full + "░" * (_BAR - full)
+        full = min(max(full, 1), long - 1)
+    return "█" * full + "░" * (long - full)
 
 
 def conditions(found: tuple[Condition, ...], now: datetime) -> Table:
-    """What the operator says of the object."""
+    """What the operator says of the object; a message that comes again is not shown again."""
     made = table("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE", fold=("MESSAGE",))
+    told: set[str] = set()
     for one in found:
-        made.add_row(one.type, one.status, one.reason, age(one.last_transition_time, now), Text(printable(one.message)))
+        text = "" if one.message in told else printable(one.message)
+        made.add_row(one.type, one.status, one.reason, age(one.last_transition_time, now), Text(text))
+        told.add(one.message)
     return made
 
 
@@ -138,24 +142,30 @@ def _held(at: RolloutStatus) -> Iterator[RenderableType]:
         yield Text.assemble(("held ", "bold yellow"), (printable(at.held or ""), "yellow"), text)
 
 
-def _versions(found: Adapter, now: datetime) -> Table:
-    headings = ("VERSION", "WEIGHT", "", "ENGINES", "PROBED", "REQUESTS", "ERRORS", "LATENCY", "FIRST TOKEN", "USED")
-    made = table(*headings, "PHASE", right=headings[2:10])
+def _versions(found: Adapter, now: datetime, wide: bool) -> Table:
+    """A row for each version; without what is least telling where there is no room."""
+    more = ("PROBED", "FIRST TOKEN", "USED") if wide else ()
+    numbers = ("ENGINES", "REQUESTS", "ERRORS", "LATENCY", *more)
+    made = table("VERSION", "WEIGHT", "", *numbers, "PHASE", right=("", *numbers), fold=("PHASE",))
     for version in found.status.versions:
         weight = found.weight(version.name)
         stats = version.statistics
         rate = stats.success_rate if stats else None
+        cells = [
+            _count(version.loaded_engines, version.ready_engines),
+            f"{stats.request_count:,}" if stats else "",
+            percent(1 - rate) if rate is not None else "",
+            milliseconds(stats.average_latency_ms if stats else None),
+        ]
+        if wide:
+            cells.append(_count(version.probed_engines, version.ready_engines))
+            cells.append(milliseconds(stats.average_first_token_ms if stats else None))
+            cells.append(age(stats.last_used if stats else None, now))
         made.add_row(
             Text(version.name, style="bold" if weight else "dim"),
-            Text(bar(weight), style=_colour(found, version)),
+            Text(bar(weight, 20 if wide else 10), style=_colour(found, version)),
             f"{weight}%",
-            _count(version.loaded_engines, version.ready_engines),
-            _count(version.probed_engines, version.ready_engines),
-            f"{stats.request_count:,}" if stats else summary.NONE,
-            (percent(1 - rate) if rate is not None else "") or summary.NONE,
-            milliseconds(stats.average_latency_ms if stats else None) or summary.NONE,
-            milliseconds(stats.average_first_token_ms if stats else None) or summary.NONE,
-            age(stats.last_used if stats else None, now) or summary.NONE,
+            *(cell or summary.NONE for cell in cells),
             _phase(found, version),
         )
     return made
@@ -168,7 +178,7 @@ def _colour(found: Adapter, version: VersionStatus) -> str:
 
 
 def _count(number: int | None, of: int | None) -> str:
-    return summary.NONE if number is None and of is None else f"{number or 0}/{of or 0}"
+    return "" if number is None else f"{number}/{of or 0}"
 
 
 def _phase(found: Adapter, version: VersionStatus) -> Text:

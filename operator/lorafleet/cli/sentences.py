@@ -27,11 +27,12 @@ class Words:
     commands: tuple[tuple[str, str], ...] = ()
 
 
-_WATCH = (STATUS, "watch it")
+WATCH = (STATUS, "watch it")
+OPERATOR = ("kubectl get pods -A -l app.kubernetes.io/name=lorafleet", "see whether the operator runs")
 _LOOK_AT_FLEET = (FLEET, "see the engines")
 _NEW_VERSION = (EDIT, "append a corrected version to spec.versions, better in Git")
 _FIX_ENGINE = (_LOOK_AT_FLEET, (PODS, "find the engine's pod"))
-_FIX_SOURCE = ((EDIT, "correct the source, as a new version, better in Git"), _WATCH)
+_FIX_SOURCE = ((EDIT, "correct the source, as a new version, better in Git"), WATCH)
 _FINAL = (_NEW_VERSION,)
 _VOLUME = ((JOBS, "see the sync Job and its pod"), _LOOK_AT_FLEET)
 
@@ -40,7 +41,7 @@ WORDS: dict[str, Words] = {
     "Serving": Words("The active version serves all requests, and nothing is to be done."),
     "SplitServing": Words(
         "The versions of spec.traffic serve at their fixed shares; nothing moves until spec.traffic changes.",
-        ((EDIT, "change or remove spec.traffic, better in Git"), _WATCH),
+        ((EDIT, "change or remove spec.traffic, better in Git"), WATCH),
     ),
     "WaitingForFleet": Words(
         "The fleet that it names is not there, so nothing can be published or loaded.",
@@ -49,16 +50,16 @@ WORDS: dict[str, Words] = {
     "WaitingForEngines": Words("No engine of the fleet can be used yet.", _FIX_ENGINE),
     "Publishing": Words(
         "A sync Job fetches, checks and publishes the version; this passes by itself.",
-        (_WATCH, (JOBS, "see the sync Job")),
+        (WATCH, (JOBS, "see the sync Job")),
     ),
     "Loading": Words(
         "The version is published and engines are loading it; this passes by itself.",
-        (_WATCH, ("{lorafleet} load-matrix {fleet}{n}", "see which engines lack it")),
+        (WATCH, ("{lorafleet} load-matrix {fleet}{n}", "see which engines lack it")),
     ),
-    "Probing": Words("Every engine is asked for the answers that the version's probe expects.", (_WATCH,)),
-    "Retiring": Words("An older entry of the same name has to leave first; this passes by itself.", (_WATCH,)),
+    "Probing": Words("Every engine is asked for the answers that the version's probe expects.", (WATCH,)),
+    "Retiring": Words("An older entry of the same name has to leave first; this passes by itself.", (WATCH,)),
     "Deleting": Words(
-        "It is being deleted: no traffic, then unloading, then its bytes; this passes by itself.", (_WATCH,)
+        "It is being deleted: no traffic, then unloading, then its bytes; this passes by itself.", (WATCH,)
     ),
     "DeletionDeadline": Words(
         "It was released before its versions were gone; the fleet removes them later.", (_LOOK_AT_FLEET,)
@@ -74,7 +75,7 @@ WORDS: dict[str, Words] = {
         (_LOOK_AT_FLEET, ("{lorafleet} get adapters{n}", "find an adapter to retire")),
     ),
     # A rollout.
-    "RolloutProgressing": Words("The rollout goes on by itself, step by step.", (_WATCH, (ABORT, "take it back"))),
+    "RolloutProgressing": Words("The rollout goes on by itself, step by step.", (WATCH, (ABORT, "take it back"))),
     "RolloutPaused": Words(
         "Somebody paused the rollout; the weights stay as they are until somebody resumes it.",
         ((RESUME, "go on"), (ABORT, "take it back")),
@@ -89,7 +90,7 @@ WORDS: dict[str, Words] = {
     ),
     "EngineRestarted": Words(
         "An engine came anew and lacks the version; the step's clock stands until it is loaded again.",
-        (_WATCH, _LOOK_AT_FLEET),
+        (WATCH, _LOOK_AT_FLEET),
     ),
     "AnalysisUndecided": Words(
         "The analysis cannot decide: too few requests, or no data. Nothing passes and nothing fails meanwhile.",
@@ -134,16 +135,16 @@ WORDS: dict[str, Words] = {
     "SourceInvalid": Words("The version's source cannot be what was meant.", _FINAL),
     # Where the files should be.
     "SourceNotFound": Words("The files are not where the source says; it is looked again.", _FIX_SOURCE),
-    "SourceChanged": Words("Somebody wrote to the files while they were copied; it is tried again.", (_WATCH,)),
-    "SourceUnreachable": Words("The source does not answer; it is tried again.", (_WATCH,)),
+    "SourceChanged": Words("Somebody wrote to the files while they were copied; it is tried again.", (WATCH,)),
+    "SourceUnreachable": Words("The source does not answer; it is tried again.", (WATCH,)),
     "SourceDenied": Words(
         "The source refuses these credentials; the next try reads the Secret anew.",
-        (("kubectl get secrets{n}", "find the source's Secret"), _WATCH),
+        (("kubectl get secrets{n}", "find the source's Secret"), WATCH),
     ),
-    "SourceCorrupt": Words("What arrived is not what the source says it has; it is tried again.", (_WATCH,)),
+    "SourceCorrupt": Words("What arrived is not what the source says it has; it is tried again.", (WATCH,)),
     "SecretInvalid": Words(
         "The source's Secret is not there or lacks a key; the next try reads it anew.",
-        (("kubectl get secrets{n}", "see which there are"), _WATCH),
+        (("kubectl get secrets{n}", "see which there are"), WATCH),
     ),
     "ConfigMissing": Words("There is no adapter_config.json; it is looked again.", _FIX_SOURCE),
     "WeightsMissing": Words("There are no weights; it is looked again.", _FIX_SOURCE),
@@ -190,7 +191,7 @@ WORDS: dict[str, Words] = {
     "LoadRejected": Words(
         "An engine will not load the version however often it is asked.", (_LOOK_AT_FLEET, _NEW_VERSION)
     ),
-    "LoadFailed": Words("A load failed in a way that may pass; it is tried again.", (_WATCH, _LOOK_AT_FLEET)),
+    "LoadFailed": Words("A load failed in a way that may pass; it is tried again.", (WATCH, _LOOK_AT_FLEET)),
     # An engine, or the fleet.
     "LoRADisabled": Words("Engines run without --enable-lora.", _FIX_ENGINE),
     "RuntimeUpdatingDisabled": Words("Engines run without VLLM_ALLOW_RUNTIME_LORA_UPDATING.", _FIX_ENGINE),
