@@ -14,7 +14,20 @@ from importlib import import_module
 
 from bench.figure import Figure
 
-NAMES = ("fanout", "hung", "converge", "repair", "idle", "objects", "sync", "bulk", "publish", "dedupe")
+NAMES = (
+    "fanout",
+    "hung",
+    "converge",
+    "repair",
+    "idle",
+    "objects",
+    "sync",
+    "bulk",
+    "publish",
+    "dedupe",
+    "rollback",
+    "split",
+)
 
 
 def main() -> None:

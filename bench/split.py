@@ -14,30 +14,17 @@ from bench.canary import Canary, routers
 from bench.clients import clients
 from bench.figure import Figure, say
 from bench.stage import ground, stage
-from tests.harness.plane import until
 
 BOUND = 1.0
 STEPS = (5, 25, 50)
 Z = 3.2905
 """Standard deviations to either side that hold 99.9 percent of a normal distribution."""
-SAMPLE = 500
 
 
 def off(found: int, asked: int, percent: int) -> float:
     """The distance from the expected number, in half widths of the 99.9 percent interval."""
     share = percent / 100
     return abs(found - asked * share) / (Z * math.sqrt(asked * share * (1 - share)))
-
-
-async def _in_force(url: str, served: dict[str, str], above: float) -> None:
-    """Waits until a router sends more than this share of some users to the canary."""
-    async with clients([url], "python", list(served.values())) as asking:
-
-        async def more() -> bool:
-            found = await asking.spread([f"early-{number}" for number in range(SAMPLE)])
-            return found.count(served["2"]) > above * SAMPLE
-
-        await until(f"more than {above:.1%} of users are on the canary", more)
 
 
 async def measure(quick: bool) -> Figure:
@@ -48,7 +35,7 @@ async def measure(quick: bool) -> Figure:
         base = await stack.enter_async_context(ground())
         one = await stack.enter_async_context(stage(base, "split", 2))
         await stack.enter_async_context(one.operator())
-        urls = [router.url for router in await stack.enter_async_context(routers(one))]
+        opened = await stack.enter_async_context(routers(one))
         canary = Canary(one, "python", steps=[{"weight": percent, "pause": {}} for percent in STEPS])
         await canary.versions("1")
         await canary.serving({"1": 100})
@@ -61,9 +48,12 @@ async def measure(quick: bool) -> Figure:
             if number:
                 await canary.verb("promote")
             served = await canary.serving({"1": 100 - percent, "2": percent})
-            for url in urls:
-                await _in_force(url, served, (percent + (STEPS[number - 1] if number else 0)) / 200)
-            asking = await stack.enter_async_context(clients(urls, "python", list(served.values())))
+            version = (await one.plane.get_adapter(one.namespace, "python"))["metadata"]["resourceVersion"]
+            for each in opened:
+                await each.applies(version)
+            asking = await stack.enter_async_context(
+                clients([each.url for each in opened], "python", list(served.values()))
+            )
             found = (await asking.spread([None] * requests)).count(served["2"])
             where = await asking.spread(users)
             if before:

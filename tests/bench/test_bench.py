@@ -45,5 +45,11 @@ def test_a_quick_run_does_its_work_and_prints_one_line_of_json(name: str) -> Non
     elif name == "dedupe":
         assert found["raw"]["versions"] == 20
         assert found["ok"]
+    elif name == "rollback":
+        assert found["also"] == {"no_request_failed": True}
+        assert all(len(counts) == 2 for counts in found["raw"]["requests"].values())
+    elif name == "split":
+        assert all(found["also"].values())
+        assert set(found["raw"]) == {"at_5", "at_25", "at_50"}
     else:
         assert loads(found["raw"]) == LOADS[name]

