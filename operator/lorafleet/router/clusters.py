@@ -52,7 +52,10 @@ def cluster(name: str, settings: Settings, directory: Path) -> dict[str, Any]:
 
 
 def _policy() -> dict[str, Any]:
-    least = {"name": "envoy.load_balancing_policies.least_request", "typed_config": {"@type": _LEAST}}
+    least = {
+        "name": "envoy.load_balancing_policies.least_request",
+        "typed_config": {"@type": _LEAST, "selection_method": "FULL_SCAN"},
+    }
     hosts = {"metadata": {"key": "lorafleet", "path": [{"key": "hosts"}]}}
     override = {
         "@type": _OVERRIDE,
