@@ -50,7 +50,8 @@ def fleet(image: str, **changes: Any) -> dict[str, Any]:
         "cacheSize": "2Gi",
         "shmSize": "256Mi",
         "startupSeconds": 600,
-        "terminationGracePeriodSeconds": 5,
+        "leaveSeconds": 3,
+        "terminationGracePeriodSeconds": 20,
         **changes,
     }  # fmt: skip
     return {

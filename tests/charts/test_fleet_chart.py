@@ -161,6 +161,8 @@ def test_engines_are_started_with_the_values() -> None:
         "8",
         "--max-lora-rank",
         "16",
+        "--shutdown-timeout",
+        "110",
         "--dtype",
         "float32",
         "--enforce-eager",
@@ -169,6 +171,18 @@ def test_engines_are_started_with_the_values() -> None:
     ]
     assert found["image"] == "localhost/lorafleet-engine:e2e"
     assert facts(objects).max_cpu_loras == 8
+
+
+def test_an_engine_whose_pod_ends_first_gets_no_new_requests_and_then_ends_those_that_run() -> None:
+    changed = {**CPU, "engines": {**CPU["engines"], "leaveSeconds": 7, "terminationGracePeriodSeconds": 60}}
+    objects = render(CHART, changed)
+    found = vllm(objects)
+    assert found["lifecycle"] == {"preStop": {"sleep": {"seconds": 7}}}
+    assert found["args"][found["args"].index("--shutdown-timeout") + 1] == "48", "5 s are left for vLLM itself"
+    at_once = {**CPU, "engines": {**CPU["engines"], "leaveSeconds": 0, "terminationGracePeriodSeconds": 3}}
+    found = vllm(render(CHART, at_once))
+    assert "lifecycle" not in found
+    assert found["args"][found["args"].index("--shutdown-timeout") + 1] == "0"
 
 
 def test_engines_have_the_environment_that_runtime_loading_needs() -> None:
