@@ -37,6 +37,9 @@ class Reason(StrEnum):
     ENGINE_RESTARTED = "EngineRestarted"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     SPLIT_SERVING = "SplitServing"
+    PROMOTED = "Promoted"
+    SUPERSEDED = "Superseded"
+    RETRIED = "Retried"
 
     # What the user wrote.
     INVALID_SPEC = "InvalidSpec"

@@ -10,6 +10,7 @@ from lorafleet.api.model import seconds
 from lorafleet.controller.objects import Adapter
 from lorafleet.controller.state import FleetState
 from lorafleet.engines.facts import EngineFacts
+from lorafleet.rollout.kept import places_wanted
 from lorafleet.rollout.observed import FleetView
 from lorafleet.rollout.room import Room
 
@@ -65,10 +66,11 @@ def room(state: FleetState, adapter: Adapter) -> Room | None:
     """The places on the engines, as an adapter sees them; None when it needs none, or nothing has to be counted."""
     if state.fleet is None or state.fleet.spec is None or adapter.spec is None:
         return None
-    names = {adapter.spec.active, adapter.status.stable_version}
+    names = places_wanted(adapter.spec, adapter.status)
     mine = [version.served_name for version in adapter.status.versions if version.name in names]
     limit = cpu_places(state)
-    if limit is None or (len(mine) == len(names - {None}) and all(name in state.load for name in mine)):
+    yields = bool(state.waiting) and adapter.name in state.kept.values()
+    if limit is None or (not yields and len(mine) == len(names) and all(name in state.load for name in mine)):
         return None
     listed = max((len(engine.listing or ()) for engine in state.engines.values()), default=0)
     if listed + len(state.load) + len(state.keep) + len(state.places) + len(state.waiting) < limit:
@@ -82,7 +84,15 @@ def room(state: FleetState, adapter: Adapter) -> Room | None:
     others = [state.adapters[name] for name in set(state.waiting.values()) - {adapter.name} if name in state.adapters]
     active = [one for one in others if one.deleting_since is None and one.spec and not one.spec.suspend]
     ahead = sum((one.created, one.name) < age for one in active)
-    return Room(limit, frozenset(held), waiting=len(active) + 1, ahead=ahead)
+    back = _wanted_back(state, adapter, limit - len(held))
+    return Room(limit, frozenset(held), waiting=len(active) + 1, ahead=ahead, wanted_back=back)
+
+
+def _wanted_back(state: FleetState, adapter: Adapter, free: int) -> int:
+    """How many kept versions of an adapter have to go for versions that wait, after what is free and what leaves."""
+    waiting = sum(name != adapter.name for name in state.waiting.values())
+    short = waiting - max(free, 0) - len(state.keep)
+    return sum(state.kept[served] == adapter.name for served in sorted(state.kept)[: max(short, 0)])
 
 
 def _age(version: str) -> tuple[tuple[int, ...], bool]:

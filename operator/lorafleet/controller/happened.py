@@ -10,8 +10,11 @@ REASONS = {
     "Started": Reason.ROLLOUT_PROGRESSING,
     "Aborted": Reason.ROLLOUT_ABORTED,
     "RolledBack": Reason.ROLLED_BACK,
+    "Promoted": Reason.PROMOTED,
+    "Superseded": Reason.SUPERSEDED,
+    "Retried": Reason.RETRIED,
 }
-"""The reasons of events whose condition has another name for it."""
+"""Events for entries of the history; that a first version serves is an event of its condition."""
 ALARMING = frozenset({"Aborted"})
 
 
@@ -29,9 +32,9 @@ def happened(before: LoRAAdapterStatus, after: LoRAAdapterStatus) -> list[Happen
     found = []
     known = set(before.history)
     for entry in after.history:
-        if entry not in known:
-            message = entry.message or f"version {entry.version}: {entry.what}"
-            found.append(Happened(REASONS.get(entry.what, entry.what), message, entry.what in ALARMING))
+        if entry not in known and entry.what in REASONS:
+            message = f"version {entry.version}: {entry.message or entry.what}"
+            found.append(Happened(REASONS[entry.what], message, entry.what in ALARMING))
     rollout, was = after.rollout, before.rollout
     if rollout is not None:
         same = was is not None and was.version == rollout.version and was.started_at == rollout.started_at

@@ -204,6 +204,8 @@ class FleetState:
     contributions: dict[str, Wanted] = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
     """Served names that wait for a place on the engines, with their adapter."""
+    kept: dict[str, str] = field(default_factory=dict)
+    """Served names that are loaded only for a rollback at once, with their adapter: they yield to those that wait."""
     places: set[str] = field(default_factory=set)
     """Served names that were given a place and are in no written status yet."""
     asked: tuple[SpecialistFleetSpec | None, str] = (None, "")
@@ -254,6 +256,7 @@ class FleetState:
         for served in before.waits:
             self.waiting.pop(served, None)
         self.waiting.update(dict.fromkeys(after.waits, name))
+        self._keep(name, adapter, before, after)
         self.keep -= before.keep
         self.carrying -= before.carrying
         self.load.update(after.load)
@@ -268,6 +271,13 @@ class FleetState:
         for served in changed - after.load.keys() if self.probes else ():
             self.probes.pop(served, None)
         return frozenset(changed | (before.keep ^ after.keep))
+
+    def _keep(self, name: str, adapter: Adapter | None, before: Wanted, after: Wanted) -> None:
+        for served in before.load if self.kept else ():
+            self.kept.pop(served, None)
+        for version in adapter.status.versions if adapter is not None else ():
+            if version.kept and version.served_name and version.served_name in after.load:
+                self.kept[version.served_name] = name
 
     @property
     def damaged(self) -> frozenset[str]:

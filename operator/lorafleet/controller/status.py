@@ -49,14 +49,18 @@ class Writer:
             self._world.drop_adapter(adapter.ref, adapter.uid)
             return False
         self._world.wrote_adapter(adapter, status, written, version)
-        self._emit(ADAPTER_KIND, adapter, before, status.conditions)
+        said = self._emit(ADAPTER_KIND, adapter, before, status.conditions)
         if was.rollout is not None or status.rollout is not None or was.history != status.history:
-            self._rolled(adapter, was, status)
+            self._rolled(adapter, was, status, said)
         return True
 
-    def _rolled(self, adapter: Adapter, before: LoRAAdapterStatus, after: LoRAAdapterStatus) -> None:
+    def _rolled(
+        self, adapter: Adapter, before: LoRAAdapterStatus, after: LoRAAdapterStatus, said: frozenset[str]
+    ) -> None:
         """Events and counts of a rollout, after the status that says it is written."""
         for one in happened(before, after):
+            if one.reason in said:
+                continue
             self.event(ADAPTER_KIND, adapter, one.reason, one.message, warning=one.warning)
         fleet = adapter.spec.fleet if adapter.spec else ""
         for reason in aborted(before, after):
@@ -122,9 +126,9 @@ class Writer:
 
     def _emit(
         self, kind: str, tracked: Adapter | Fleet, old: tuple[Condition, ...], new: tuple[Condition, ...]
-    ) -> None:
-        """One event per transition that a person would want to know of."""
-        seen = set()
+    ) -> frozenset[str]:
+        """One event per transition that a person would want to know of; the reasons of those."""
+        seen: set[str] = set()
         for condition in transitions(old, new):
             bad = condition.status == ("False" if condition.type != ConditionType.STALLED else "True")
             if condition.type != ConditionType.READY and not (condition.type in _ALARMING and bad and old):
@@ -133,6 +137,7 @@ class Writer:
             if condition.reason not in seen:
                 seen.add(condition.reason)
                 self.event(kind, tracked, condition.reason, condition.message, warning=alarming)
+        return frozenset(seen)
 
     def event(self, kind: str, tracked: Adapter | Fleet, reason: str, message: str, warning: bool = False) -> None:
         """Queues an event about an object; dropped when thousands wait, because events are a courtesy."""

@@ -46,19 +46,17 @@ def counts(raw: Mapping[str, Any]) -> Counts:
 
 def thinned(moments: Moments, now: datetime, fine: bool) -> Moments:
     """Fewer moments: the newest stays, and before it one every so often; ``fine`` while a rollout is judged by them."""
-    kept = [moments[-1]]
-    for at, sums in reversed(moments[:-1]):
-        age = (now - at).total_seconds()
-        apart = (kept[-1][0] - at).total_seconds()
-        enough = apart >= age * SHARE or age <= EVERY_MOMENT if fine else apart >= COARSE
-        if enough or at == moments[0][0]:
-            kept.append((at, sums))
-        if age >= (FINE_KEPT if fine else KEPT):
-            # The newest of the old ones says what was counted before all others.
-            if kept[-1][0] != at:
-                kept.append((at, sums))
-            break
-    return tuple(reversed(kept))
+    ages = [(now - at).total_seconds() for at, _ in moments]
+    # The newest of the old ones says what was counted before all others.
+    first = max((number for number, age in enumerate(ages) if age >= (FINE_KEPT if fine else KEPT)), default=0)
+    kept = [first]
+    for number in range(first + 1, len(moments) - 1):
+        # As far apart as the moments around it would be without it.
+        age, apart = ages[number], ages[kept[-1]] - ages[number + 1]
+        if (apart >= age * SHARE or age <= EVERY_MOMENT) if fine else apart >= COARSE:
+            kept.append(number)
+    kept += [len(moments) - 1] if kept[-1] != len(moments) - 1 else []
+    return tuple(moments[number] for number in kept)
 
 
 @dataclass

@@ -213,8 +213,12 @@ class World:
         self._prune(state)
 
     def _contribute(self, state: FleetState, name: str, adapter: Adapter | None) -> None:
+        waiting = len(state.waiting)
         changed = state.contribute(name, adapter)
         self.ask_engines(state, changed)
+        if len(state.waiting) > waiting:
+            for other in set(state.kept.values()):
+                self.ask_named(state, other)
         if changed:
             self.ask_waiting(state)
 
