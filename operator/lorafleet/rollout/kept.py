@@ -35,9 +35,11 @@ def keep(draft: Draft, observed: Observed, busy: AbstractSet[str], todo: Todo) -
             found.append((version.proven_at, name))
     chosen = [name for _, name in sorted(found, reverse=True)[:limit]]
     loaded = [name for name in chosen if draft.versions[name].kept or draft.versions[name].phase in steps.ON_ENGINES]
-    wanted_back = max(todo.refused, observed.room.wanted_back if observed.room else 0)
+    # What drains already gives its place back soon.
+    leaving = sum(version.phase is VersionPhase.DRAINING for version in draft.versions.values())
+    wanted_back = max(todo.refused - leaving, observed.room.wanted_back if observed.room else 0, 0)
     stay = loaded[: max(len(loaded) - wanted_back, 0)]
-    if not wanted_back:
+    if not todo.refused and not wanted_back:
         stay += [name for name in chosen if name not in stay and _place(draft, name, observed, todo)]
     for name in stay:
         draft = draft.put(steps.change(steps.loaded_count(draft.versions[name], observed), kept=True))
@@ -46,15 +48,17 @@ def keep(draft: Draft, observed: Observed, busy: AbstractSet[str], todo: Todo) -
 
 def _place(draft: Draft, name: str, observed: Observed, todo: Todo) -> bool:
     """Whether a version has a place still, or gets one that nobody waits for."""
+    room = observed.room
+    if room is None:
+        return True
     version = draft.versions[name]
     served = version.served_name
     assert served
-    if version.phase is VersionPhase.DRAINING or observed.room is None:
-        return True
-    room = observed.room
+    others = max(room.waiting - 1, room.ahead, 0)
+    if version.phase is VersionPhase.DRAINING:
+        return not others
     held = room.held | frozenset(todo.places)
-    others = room.waiting - 1
-    if served in held or room.limit - len(held) > max(others, room.ahead, 0):
+    if served in held or room.limit - len(held) > others:
         todo.places.append(served)
         return True
     return False
