@@ -5,6 +5,7 @@ here: the operator refuses what does not fit, and its words are printed.
 """
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -25,7 +26,8 @@ from lorafleet.kube import KubeError, Object
 
 _AT_ONCE = 16
 _MERGE = "application/merge-patch+json"
-_REFUSED = ("refused", "not done")
+_REFUSED = re.compile(r".{1,80}? was (refused|not acted on): ")
+"""How the operator's answer begins when nothing came of an action (``rollout.verbs``)."""
 
 
 class Became(StrEnum):
@@ -75,7 +77,7 @@ def outcome(found: Adapter, action: str, arrived: bool) -> Result | None:
     """
     if found.status.last_handled_action == action:
         message = found.status.action_message or ""
-        became = Became.REFUSED if message.lower().startswith(_REFUSED) else Became.DONE
+        became = Became.REFUSED if _REFUSED.match(message) else Became.DONE
         return Result(found.name, action, became, message)
     if arrived and found.action != action:
         by = (found.action or "").partition("@")[0] or "nothing"

@@ -170,7 +170,10 @@ async def connected(context: str | None = None, namespace: str | None = None) ->
         named, ours = _context(files, context)
         await _load(files, named, configuration)
     server = urlsplit(configuration.host)
-    place = Place(named, namespace or ours, f"{server.scheme}://{server.netloc.rpartition('@')[2]}")
+    user, _, host = server.netloc.rpartition("@")
+    if user:
+        raise cannot_ask(f"the server {host} of context {named} has a user in its address; name it below users")
+    place = Place(named, namespace or ours, f"{server.scheme}://{host}")
     try:
         kube = Kube(configuration)
     except (OSError, ssl.SSLError, ValueError):

@@ -47,7 +47,8 @@ def versions(context: typer.Context, incomplete: str) -> list[str]:
     """Versions of the adapter that served before and may serve again."""
     from lorafleet.cli.seen import adapter
 
-    name = context.params.get("adapter")
+    # While an option lacks its value, what was typed before it has not been read yet.
+    name = context.params.get("adapter") or next(iter(context.args), None)
     if not name:
         return []
     found = [adapter(item) for item in _items(context, ADAPTER_PLURAL) if item["metadata"]["name"] == name]

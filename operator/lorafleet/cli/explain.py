@@ -55,7 +55,7 @@ def explain(found: Adapter, now: datetime, lorafleet: str, n: str) -> Explanatio
         namespace=found.identity.namespace,
         reasons=reasons,
         sentences=tuple(dict.fromkeys(sentences)),
-        said=tuple(dict.fromkeys(_said(found))),
+        said=_said(found),
         moves=tuple(Move(command, why) for command, why in reversed(moves.items()))[:_MOVES],
     )
 
@@ -140,16 +140,17 @@ def _way(found: Adapter, now: datetime) -> Iterator[str]:
         yield f"{at.version} had {stats.request_count:,} requests; {errors} of the latest failed."
 
 
-def _said(found: Adapter) -> Iterator[str]:
-    """The operator's own messages behind the reasons."""
+def _said(found: Adapter) -> tuple[str, ...]:
+    """The operator's own messages behind the reasons; none that is part of another."""
     rollout, active = found.status.rollout, found.active
-    if rollout and rollout.message:
-        yield rollout.message
+    texts = [rollout.message or ""] if rollout else []
     if active is not None and found.aborted(active):
-        yield from (one.message for one in found.status.aborted if one.version == active)
+        texts += [one.message for one in found.status.aborted if one.version == active]
     ready = condition(found, ConditionType.READY)
-    if ready and ready.message and ready.status != "True":
-        yield ready.message
+    if ready and ready.status != "True":
+        texts.append(ready.message)
+    alone = dict.fromkeys(text for text in texts if not any(text in other for other in texts if other != text))
+    return tuple(text for text in alone if text)
 
 
 def _stale(found: Adapter) -> Iterator[Words]:
