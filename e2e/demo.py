@@ -1,31 +1,38 @@
 """`make demo`: the main job from nothing, on a real cluster with a real vLLM, each step in a line with its time.
 
-Runs over itself a second time. `--clean` removes what it made; `make cluster-down` takes the cluster down.
+A first version serves, a second one takes over step by step, a third one is bad and never serves, a rollback, a killed
+engine and a deletion, all under steady traffic that counts its failures. Runs over itself a second time. `--clean`
+removes what it made; `make cluster-down` takes the cluster down.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections import Counter
+from typing import Any
 
 from rich.console import Console
 from rich.syntax import Syntax
-from rich.table import Table
 from rich.text import Text
 
 from e2e.cluster import paths
 from e2e.cluster.shell import ClusterError
+from e2e.load import KINDS
+from e2e.show import Show
+from e2e.users import Users, users
 from e2e.values import BASE, FLEET
 from e2e.world import NAMESPACE, PROMPT, SYSTEM, Failed, World, until
 
 ADAPTER = "python-lora"
 OTHER = "sql-lora"
-T = TypeVar("T")
+FIRST, SECOND, BAD = "1.0.0", "2.0.0", "3.0.0"
+ROLLOUT: dict[str, Any] = {
+    "steps": [{"weight": 10, "pause": "5s"}, {"weight": 50, "pause": "5s"}],
+    "analysis": {"interval": "2s", "minRequests": 10, "maxErrorRate": 0.02, "maxLatencyRatio": 5},
+    "keepLoaded": 1,
+}
+WHOLE = tuple(kind for kind in KINDS if not kind.endswith("-stream"))
 
 MANIFEST = """\
 apiVersion: lorafleet.dev/v1alpha1
@@ -39,118 +46,172 @@ spec:
 """
 
 
-@dataclass
-class Demo:
-    """The steps so far, and where they are shown."""
+class Story:
+    """The demo's steps, the world in which they happen, and the requests so far."""
 
-    console: Console
-    steps: list[tuple[str, float, str]] = field(default_factory=list)
+    def __init__(self, show: Show, world: World) -> None:
+        self.show = show
+        self.world = world
+        self.counts: Counter[str] = Counter()
 
-    @contextlib.contextmanager
-    def step(self, what: str) -> Iterator[list[str]]:
-        """A line that says what happens, then how long it took and what the block put into the list."""
-        found: list[str] = []
-        begun = time.monotonic()
-        number = len(self.steps) + 1
-        with self.console.status(f"[bold]{number}[/] {what} …"):
-            if not self.console.is_terminal:
-                self.console.print(f"{number:2d}. {what} …")
-            yield found
-        taken = time.monotonic() - begun
-        result = "; ".join(found)
-        self.steps.append((what, taken, result))
-        self.console.print(
-            Text.assemble(
-                (f"{number:2d}. ✓ ", "green"), what, (f"  {taken:.1f} s", "dim"), f"  {result}" if result else ""
-            )
-        )
+    def fleet(self) -> None:
+        """Operator, engines, routers and trained adapters."""
+        show, world = self.show, self.world
+        with show.step("the operator, by helm install of charts/lorafleet: two replicas behind a Lease") as said:
+            world.install_operator()
+            said.append(f"{until('a leader', world.leader, 60)} leads")
+        with show.step("a fleet, by helm install of charts/lorafleet-fleet: two vLLM engines on this CPU, two routers"):
+            world.install_fleet()
+            world.kubectl("delete", "loraadapter", "--all", "--timeout=90s")
+        with show.step("four adapters trained on the spot by peft, put on the fleet's claim") as said:
+            trained = (*(f"{ADAPTER}-{version}" for version in (FIRST, SECOND, BAD)), f"{OTHER}-{FIRST}")
+            world.train([{"name": name, "seed": 11 * (number + 1)} for number, name in enumerate(trained)])
+            said.append(", ".join(trained))
+        with show.step("both engines load the base model and answer") as said:
+            show.waiting("two engines usable", lambda: usable(world) == 2, lambda: pods(world), 600)
+            said.append(str(world.json("get", "specialistfleet", FLEET)["status"]["conditions"][0]["message"]))
+        with show.step("both routers are ready"):
+            world.kubectl("rollout", "status", f"deployment/{FLEET}-router", "--timeout=120s", deadline=130)
 
-    def waiting(self, what: str, probe: Callable[[], T], show: Callable[[], str], deadline: float) -> T:
-        """Waits with a line about the progress every few seconds."""
-        last = [time.monotonic()]
+    def first(self) -> tuple[str, str]:
+        """The first version and another adapter serve; their served names."""
+        show, world = self.show, self.world
+        yaml = "$ kubectl apply -f - <<EOF\n" + MANIFEST + "EOF"
+        show.console.print(Syntax(yaml, "yaml", background_color="default"))
+        with show.step("kubectl apply of the adapter: fetched, checked, published, loaded into both engines") as said:
+            world.adapter(OTHER, FIRST)
+            world.kubectl("apply", "-f", "-", stdin=MANIFEST)
+            served = world.wait_serving(ADAPTER, FIRST)
+            other = world.wait_serving(OTHER, FIRST)
+            said.append(f"serves as {served}")
+        rows = [(e, model, world.ask(e, model)) for model in (BASE, served, other) for e in world.engines()]
+        show.answers("base model and adapters, side by side", rows)
+        expect(len({answer for _, _, answer in rows}) == 3, "base model and the two adapters answer differently")
+        return served, other
 
-        def shown() -> T:
-            found = probe()
-            if not found and time.monotonic() - last[0] > 10:
-                last[0] = time.monotonic()
-                self.console.print(f"      {show()}", style="dim")
-            return found
+    def canary(self, asking: Users) -> None:
+        """The second version takes over."""
+        show, world = self.show, self.world
+        learnt: list[str] = []
 
-        return until(what, shown, deadline, pause=0.5)
+        def promoted(status: dict[str, Any]) -> bool:
+            if not learnt and any(one["version"] == SECOND for one in status.get("traffic", ())):
+                learnt.append(world.served_name(ADAPTER, SECOND))
+                asking.learn(SECOND, learnt[0])
+            return status.get("stableVersion") == SECOND
 
-    def answers(self, title: str, rows: list[tuple[str, str, str]]) -> None:
-        """What was asked and answered, side by side."""
-        table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
-        for column in ("engine", "model", f"answer to {PROMPT!r}"):
-            table.add_column(column)
-        for engine, model, answer in rows:
-            table.add_row(engine, model, Text(repr(answer)))
-        self.console.print(table)
+        what = f"{SECOND}, one more entry in spec.versions: probed, then 10 %, 50 %, 100 % of the requests, and judged"
+        with show.step(what, still=False) as said:
+            world.adapter(ADAPTER, FIRST, SECOND, rollout=ROLLOUT)
+            show.moving(f"{SECOND} is promoted", self.adapter, lambda: told(asking), promoted, 180)
+            asking.go_on()
+            said.append(f"promoted; {told(asking)}")
+
+    def bad(self, asking: Users) -> None:
+        """The third version answers wrongly and is taken back."""
+        show, world = self.show, self.world
+        expected = world.ask(world.engines()[0], world.served_name(ADAPTER, SECOND), tokens=8)
+        prompt = {"prompt": PROMPT, "maxTokens": 8, "expect": expected}
+
+        def taken_back(status: dict[str, Any]) -> bool:
+            return any(one["version"] == BAD for one in status.get("aborted", ()))
+
+        with show.step(f"{BAD} answers a golden prompt wrongly: taken back before its first request", False) as said:
+            world.adapter(ADAPTER, FIRST, SECOND, BAD, rollout=ROLLOUT, probe={"prompts": [prompt]})
+            show.moving(f"{BAD} is taken back", self.adapter, lambda: told(asking), taken_back, 120)
+            asking.go_on()
+            said.append(world.status(ADAPTER)["aborted"][-1]["reason"])
+        expect(BAD not in asking.versions(), f"nobody was answered by {BAD}")
+
+    def rollback(self, asking: Users) -> None:
+        """One command, and the first version serves again."""
+        show, world = self.show, self.world
+        argv = ["rollback", ADAPTER, "-n", NAMESPACE, "--to", FIRST]
+        with show.step(f"$ kubectl lorafleet {' '.join(argv)}: {FIRST} was kept loaded") as said:
+            world.run("env", f"KUBECONFIG={world.kubeconfig}", sys.executable, "-m", "lorafleet", *argv)
+            world.wait_weights(ADAPTER, {FIRST: 100}, deadline=10)
+            asking.go_on()
+            before = asking.versions()[SECOND]
+            asking.go_on()
+            expect(asking.versions()[SECOND] == before, f"nobody is answered by {SECOND} any more")
+            said.append(told(asking))
+
+    def killed(self, asking: Users, served: str) -> None:
+        """An engine's container dies and comes back without a registry; users are answered by the other."""
+        show, world = self.show, self.world
+        engine = world.engines()[0]
+        with show.step(f"kill -9 in the container of {engine}: vLLM starts again and has forgotten everything") as said:
+            count = world.restarts(engine)
+            world.kill_engine(engine)
+            until("the container was started again", lambda: world.restarts(engine) > count, 60)
+            show.waiting("vLLM answers", lambda: answers(world, engine), lambda: pods(world), 600)
+            asking.go_on()
+            said.append(told(asking))
+        with show.step("the operator sees the new container and loads the adapters again"):
+            until("the adapter is back", lambda: served in world.listed(engine), 120, pause=0.1)
+            world.wait_weights(ADAPTER, {FIRST: 100})
+            asking.go_on()
+
+    def deleted(self, served: str) -> None:
+        """One adapter goes, the other stays."""
+        show, world = self.show, self.world
+        with show.step(
+            "kubectl delete of the adapter: no traffic, drained, unloaded everywhere, bytes removed"
+        ) as said:
+            world.kubectl("delete", "loraadapter", ADAPTER, "--timeout=90s")
+            expect(all(served not in world.listed(e) for e in world.engines()), "no engine lists it any more")
+            expect(not (world.volume_path() / "serving" / ADAPTER).exists(), "its bytes are gone")
+            said.append(f"{OTHER} still serves")
+
+    def adapter(self) -> Any:
+        """The adapter as it is."""
+        return self.world.json("get", "loraadapter", ADAPTER)
+
+    def count(self, asking: Users) -> None:
+        """Adds the requests of some users to the table at the end."""
+        self.counts.update(asking.versions())
 
 
-def run(demo: Demo) -> World:
+def run(show: Show) -> World:
     """The whole demo; the world it was shown in."""
-    console = demo.console
-    with demo.step("a Kubernetes cluster: etcd, API server, controllers, kubelet, containerd, CoreDNS") as said:
+    with show.step("a Kubernetes cluster: etcd, API server, controllers, kubelet, containerd, CoreDNS") as said:
         world = World.up()
         said.append(f"node {world.json('get', 'nodes')['items'][0]['metadata']['name']} is Ready")
-    with demo.step("the operator, by helm install of charts/lorafleet: two replicas behind a Lease") as said:
-        world.install_operator()
-        said.append(f"{until('a leader', world.leader, 60)} leads")
-    with demo.step("a fleet, by helm install of charts/lorafleet-fleet: two vLLM engines start on this CPU"):
-        world.install_fleet()
-        world.kubectl("delete", "loraadapter", "--all", "--timeout=90s")
-    with demo.step("three adapters trained on the spot by peft, put on the fleet's claim") as said:
-        names = (f"{ADAPTER}-1.0.0", f"{ADAPTER}-2.0.0", f"{OTHER}-1.0.0")
-        world.train([{"name": name, "seed": 11 * (number + 1)} for number, name in enumerate(names)])
-        said.append(", ".join(names))
-    with demo.step("both engines load the base model and answer") as said:
-        demo.waiting("two engines usable", lambda: usable(world) == 2, lambda: pods(world), 600)
-        said.append(str(world.json("get", "specialistfleet", FLEET)["status"]["conditions"][0]["message"]))
-    engines = world.engines()
-    console.print(Syntax("$ kubectl apply -f - <<EOF\n" + MANIFEST + "EOF", "yaml", background_color="default"))
-    with demo.step("kubectl apply of the adapter: fetched, checked, published, loaded into both engines") as said:
-        world.adapter(OTHER, "1.0.0")
-        world.kubectl("apply", "-f", "-", stdin=MANIFEST)
-        first = world.wait_serving(ADAPTER, "1.0.0")
-        other = world.wait_serving(OTHER, "1.0.0")
-        said.append(f"serves as {first}")
-    base = world.ask(engines[0], BASE)
-    rows = [(engine, model, world.ask(engine, model)) for model in (BASE, first, other) for engine in engines]
-    demo.answers("base model and adapters, side by side", rows)
-    expect(len({answer for _, _, answer in rows}) == 3, "base model and the two adapters answer differently")
-    with demo.step("a new version, by one more entry in spec.versions: loaded everywhere, then switched") as said:
-        world.adapter(ADAPTER, "1.0.0", "2.0.0")
-        second = world.wait_serving(ADAPTER, "2.0.0")
-        said.append(f"serves as {second}")
-    with demo.step("the old version drains for 2 s and is unloaded; its bytes stay for going back"):
-        until("1.0.0 is unloaded", lambda: all(first not in world.listed(engine) for engine in engines), 60)
-    answer = world.ask(engines[0], second)
-    demo.answers("the new version", [(engine, second, world.ask(engine, second)) for engine in engines])
-    expect(answer not in (base, rows[2][2]), "the new version answers differently again")
-    killed(demo, world, engines[0], second, answer)
-    with demo.step("kubectl delete of the adapter: no traffic, drained, unloaded everywhere, bytes removed") as said:
-        world.kubectl("delete", "loraadapter", ADAPTER, "--timeout=90s")
-        expect(all(second not in world.listed(engine) for engine in engines), "no engine lists it any more")
-        expect(not (world.volume_path() / "serving" / ADAPTER).exists(), "its bytes are gone")
-        said.append(f"{OTHER} still serves")
-    expect(world.ask(engines[0], other) == rows[4][2], f"{OTHER} answers as before")
+    story = Story(show, world)
+    story.fleet()
+    served, other = story.first()
+    show.console.print("    from here on users ask the routers all the time, whole answers and streams", style="bold")
+    with users(world, ADAPTER) as asking:
+        asking.learn(FIRST, served)
+        asking.go_on()
+        story.canary(asking)
+        story.bad(asking)
+        story.rollback(asking)
+        story.count(asking)
+    # A stream that an engine has begun ends with it: nobody can go on with it elsewhere.
+    with users(world, ADAPTER, kinds=WHOLE) as asking:
+        asking.learn(FIRST, served)
+        story.killed(asking, served)
+        story.count(asking)
+    with users(world, OTHER) as asking:
+        asking.learn(f"{OTHER} {FIRST}", other)
+        story.deleted(served)
+        asking.go_on()
+        story.count(asking)
+    # Leaving the blocks above with a failed request raises.
+    show.requests(story.counts, failed=0)
     return world
 
 
-def killed(demo: Demo, world: World, engine: str, served: str, answer: str) -> None:
-    """An engine's container dies and comes back without a registry; the operator loads again what belongs there."""
-    with demo.step(f"kill -9 in the container of {engine}: vLLM starts again and has forgotten everything") as said:
-        count = world.restarts(engine)
-        world.kill_engine(engine)
-        until("the container was started again", lambda: world.restarts(engine) > count, 60)
-        demo.waiting("vLLM answers", lambda: answers(world, engine), lambda: pods(world), 600)
-        said.append("it answers again")
-    with demo.step("the operator sees the new container and loads the adapters again") as said:
-        until("the adapter is back", lambda: served in world.listed(engine), 120, pause=0.1)
-        world.wait_serving(ADAPTER, "2.0.0")
-        expect(world.ask(engine, served) == answer, "it answers as before the kill")
-        said.append("the same answer as before the kill")
+def told(asking: Users) -> str:
+    """The users in a line."""
+    found = asking.summary()
+    by_version: Counter[str] = Counter()
+    for one in found.seen:
+        # A new version may answer a moment before its answers are known.
+        by_version[asking.known.get(one.said, "a new version")] += one.count
+    counts = ", ".join(f"{version}: {count:,}" for version, count in sorted(by_version.items()))
+    return f"answered by {counts}; failed: {found.failed}"
 
 
 def expect(holds: bool, what: str) -> None:
@@ -182,22 +243,16 @@ def pods(world: World) -> str:
     return ", ".join(states)
 
 
-def summary(demo: Demo, world: World) -> None:
-    """What happened, how to look around, how to clean up."""
-    table = Table(title="what you saw", title_justify="left")
-    table.add_column("step", ratio=3)
-    table.add_column("seconds", justify="right")
-    table.add_column("result", ratio=2)
-    for what, taken, result in demo.steps:
-        table.add_row(Text(what), f"{taken:.1f}", Text(result))
-    demo.console.print(table)
-    demo.console.print(
+def around(show: Show, world: World) -> None:
+    """How to look around, how to clean up."""
+    show.console.print(
         f"""
 look around:
   export KUBECONFIG={world.kubeconfig} PATH={paths.bin_dir()}:$PATH
   kubectl -n {NAMESPACE} get lora,lfleet,pods
   kubectl -n {NAMESPACE} describe lora {OTHER}
-  kubectl -n {NAMESPACE} explain loraadapter.spec
+  kubectl -n {NAMESPACE} explain loraadapter.spec.rollout
+  uv run lorafleet status {OTHER} -n {NAMESPACE}
   kubectl -n {SYSTEM} logs -l app.kubernetes.io/name=lorafleet --tail=20
   uv run python -m e2e.cluster enter -- curl -s http://POD-IP:8000/v1/models
 clean up:
@@ -230,10 +285,11 @@ def main() -> int:
             clean()
             console.print("the demo's releases and namespaces are gone; the cluster is still up (make cluster-down)")
             return 0
-        demo = Demo(console)
-        world = run(demo)
-        summary(demo, world)
-    except (Failed, ClusterError) as error:
+        show = Show(console)
+        world = run(show)
+        show.finish()
+        around(show, world)
+    except (AssertionError, ClusterError) as error:
         console.print(Text(f"✗ {error}", style="red"))
         console.print("the cluster is still up: look around with the commands of README.md, or make cluster-down")
         return 1
