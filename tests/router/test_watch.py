@@ -4,9 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import urlsplit
-
-import yaml
 
 from lorafleet.api.names import ADAPTER_PLURAL, API_VERSION, FLEET_PLURAL
 from lorafleet.kube import Kube, path
@@ -14,8 +11,9 @@ from lorafleet.router.picture import Picture
 from lorafleet.router.table import EngineAddress, Target
 from lorafleet.router.watch import Watches
 from tests.harness.plane import Plane, connect, until
-from tests.router.objects import Object, served, traffic, version
-from tests.router.relay import Relay, relay
+from tests.router.objects import served, version
+from tests.router.relay import relay
+from tests.router.statuses import about, address_of, through, write_engines, write_status
 
 
 @contextlib.asynccontextmanager
@@ -29,26 +27,6 @@ async def watching(kube: Kube, namespace: str, fleet: str = "fleet") -> AsyncIte
     finally:
         task.cancel()
         await asyncio.wait([task])
-
-
-async def write_status(plane: Plane, namespace: str, name: str, weights: dict[str, int], *versions: Object) -> int:
-    """Writes an adapter's status as the operator would; its resource version."""
-    where = path(API_VERSION, ADAPTER_PLURAL, namespace, name, "status")
-    status = {"traffic": traffic(name, **weights), "versions": list(versions)}
-    return int((await plane.merge(where, {"status": status}))["metadata"]["resourceVersion"])
-
-
-async def write_engines(plane: Plane, namespace: str, *engines: Object) -> None:
-    """Writes a fleet's status."""
-    where = path(API_VERSION, FLEET_PLURAL, namespace, "fleet", "status")
-    await plane.merge(where, {"status": {"engines": list(engines)}})
-
-
-def about(pod: Object) -> Object:
-    """What the operator says of a pod in order."""
-    container = pod["status"]["containerStatuses"][0]
-    start = f"{pod['metadata']['uid']}/{container['containerID']}/{container['restartCount']}"
-    return {"name": pod["metadata"]["name"], "ready": True, "loaded": 0, "wanted": 0, "instance": start}
 
 
 async def test_statuses_become_the_table(plane: Plane, namespace: str) -> None:
@@ -108,24 +86,6 @@ async def test_a_deleted_fleet_is_routed_while_its_pods_last(plane: Plane, names
         await until("its pods are gone", lambda: not picture.table().engines)
 
 
-async def behind(plane: Plane, one: Relay, folder: Path) -> Kube:
-    """A connection through the relay."""
-    config = yaml.safe_load(Path(plane.kubeconfig).read_text())
-    for cluster in config["clusters"]:
-        cluster["cluster"]["server"] = f"https://127.0.0.1:{one.port}"
-    file = folder / "kubeconfig"
-    file.write_text(yaml.safe_dump(config))
-    return await connect(str(file))
-
-
-def address_of(plane: Plane) -> tuple[str, int]:
-    """Where the API server is."""
-    config = yaml.safe_load(Path(plane.kubeconfig).read_text())
-    where = urlsplit(config["clusters"][0]["cluster"]["server"])
-    assert where.hostname and where.port
-    return where.hostname, where.port
-
-
 async def test_the_last_table_stays_without_the_api_server_and_what_was_missed_comes_after(
     plane: Plane, namespace: str, tmp_path: Path
 ) -> None:
@@ -134,7 +94,7 @@ async def test_the_last_table_stays_without_the_api_server_and_what_was_missed_c
     await write_status(plane, namespace, "sql", {"v1": 100})
     await plane.adapter(namespace, "old", "v1")
     async with relay(*address_of(plane)) as one:
-        kube = await behind(plane, one, tmp_path)
+        kube = await connect(through(plane, one, tmp_path))
         async with watching(kube, namespace) as (watches, picture):
             await until("all is read", lambda: not picture.waits_for and not watches.stale)
             await one.cut()

@@ -1,7 +1,6 @@
 """Envoy's own interface on loopback: what it runs by, what it counts, and telling it to send its clients away."""
 
 import json
-import time
 
 import aiohttp
 
@@ -58,13 +57,14 @@ class Admin:
         connections, active, total = (found.get(f"http.clients.{name}", 0) for name in names)
         return connections, active, total
 
-    async def started(self) -> float:
-        """When Envoy began, as a Unix time that is right by a second or so."""
-        text = await self._ask("GET", "/server_info")
+    async def started(self) -> str:
+        """When this Envoy began, to the millisecond: no two starts have the same. Its counters are 0 at that time."""
+        text = await self._ask("GET", "/config_dump", {"mask": "last_updated"})
         try:
-            return time.time() - float(json.loads(text)["uptime_current_epoch"].removesuffix("s"))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise AdminError(f"Envoy's /server_info has no uptime: {type(error).__name__}") from None
+            (found,) = [one for one in json.loads(text)["configs"] if one["@type"].endswith(".BootstrapConfigDump")]
+            return str(found["last_updated"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise AdminError(f"Envoy's /config_dump does not say when it began: {type(error).__name__}") from None
 
     async def statistics(self, pattern: str) -> str:
         """Counters and histograms whose name the regular expression finds, in the text form of Prometheus."""

@@ -18,7 +18,6 @@ from lorafleet.router.drain import drain
 from lorafleet.router.environment import Environment
 from lorafleet.router.files import write
 from lorafleet.router.http import Answers, Json, serve
-from lorafleet.router.instance import Instance
 from lorafleet.router.keeper import Keeper
 from lorafleet.router.picture import Picture
 from lorafleet.router.scrape import Reading, Scraper
@@ -65,8 +64,7 @@ class Router:
         self._picture = Picture(environment.fleet, self._change)
         self._watches = Watches(kube, environment.namespace, environment.fleet, self._picture)
         self._keeper = Keeper(self._picture, self._render, environment.directory, self._admin)
-        instance = Instance(environment.name, environment.directory / "instance.json")
-        self._scraper = Scraper(self._admin, instance, READING)
+        self._scraper = Scraper(self._admin, environment.name, READING)
         self._stop = asyncio.Event()
         self._sick = ""
 

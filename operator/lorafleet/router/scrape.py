@@ -10,7 +10,6 @@ from prometheus_client import generate_latest
 
 from lorafleet.router.admin import Admin
 from lorafleet.router.http import Json
-from lorafleet.router.instance import Instance
 
 FRESH = 0.5
 """Seconds for which an answer is good for others too: at 10,000 adapters it costs Envoy more than its requests do."""
@@ -26,15 +25,15 @@ class Reading:
 
 
 class Scraper:
-    """Asks one Envoy."""
+    """Asks one Envoy. Its numbers are those of ``name`` and of its start, not of this process'."""
 
-    def __init__(self, admin: Admin, instance: Instance, reading: Reading) -> None:
+    def __init__(self, admin: Admin, name: str, reading: Reading) -> None:
         self._admin = admin
-        self._instance = instance
+        self._name = name
         self._reading = reading
         self._lock = asyncio.Lock()
         self._text = ""
-        self._name = ""
+        self._started = ""
         self._asked_at = -FRESH
         self._time = datetime.now(UTC)
 
@@ -42,7 +41,7 @@ class Scraper:
         """The numbers since Envoy's start, as the operator adds them up. Raises AdminError."""
         text = await self._scrape()
         return {
-            "instance": self._name,
+            "instance": f"{self._name}/{self._started}",
             "time": self._time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "applied": {"resourceVersion": str(applied)},
             "versions": self._reading.versions(text),
@@ -55,8 +54,11 @@ class Scraper:
     async def _scrape(self) -> str:
         async with self._lock:
             if time.monotonic() - self._asked_at >= FRESH:
-                self._time = datetime.now(UTC)
-                self._name = self._instance.at(await self._admin.started())
-                self._text = await self._admin.statistics(self._reading.pattern)
+                started = ""
+                while started != await self._admin.started():
+                    started = await self._admin.started()
+                    self._time = datetime.now(UTC)
+                    text = await self._admin.statistics(self._reading.pattern)
+                self._started, self._text = started, text
                 self._asked_at = time.monotonic()
             return self._text
