@@ -128,6 +128,9 @@ WORDS: dict[str, Words] = {
             (HISTORY, "see what happened"),
         ),
     ),
+    "Promoted": Words("The version came to serve all requests, and is the stable one now."),
+    "Superseded": Words("Another version took the place of this one before it served all requests.", (WATCH,)),
+    "Retried": Words("A person asked to try the version again.", (WATCH,)),
     # What was written.
     "InvalidSpec": Words("The operator cannot read the spec.", ((EDIT, "correct the field that the message names"),)),
     "FieldNotActedOn": Words("A field is set that this release does not act on; nothing has to be done."),
