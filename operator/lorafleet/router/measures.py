@@ -41,7 +41,12 @@ def _logger(
     counters: list[dict[str, Any]] | None = None,
     histograms: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    config = {"@type": _STATS, "stat_prefix": PREFIX, "counters": counters or [], "histograms": histograms or []}
+    config = {
+        "@type": _STATS,
+        "stats_scope": {"prefix": PREFIX},
+        "counters": counters or [],
+        "histograms": histograms or [],
+    }
     return {"name": "envoy.access_loggers.stats", "filter": condition, "typed_config": config}
 
 
