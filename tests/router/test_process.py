@@ -278,6 +278,32 @@ async def test_wrong_settings_end_it_with_their_names(
     assert said in one.log() and "Traceback" not in one.log()
 
 
+async def test_requests_are_counted_for_the_operator_and_for_prometheus(
+    plane: Plane, namespace: str, kubeconfig: str, tmp_path: Path
+) -> None:
+    async with fleet_of(plane, namespace, 1), pod(tmp_path, kubeconfig, namespace, leave="0s") as one:
+        await one.ready()
+        for _ in range(7):
+            await one.ask("sql")
+
+        async def counted() -> Any:
+            status, answer = await one.own("/stats")
+            return status == 200 and (answer["versions"].get(served("sql", "v1")) or {}).get("ok") == 7 and answer
+
+        answer = await until("they are counted", counted)
+        found = answer["versions"][served("sql", "v1")]
+        assert (found["client"], found["server"], found["latencyCount"]) == (0, 0, 7)
+        assert (found["promptTokens"], found["completionTokens"]) == (49, 14)
+        assert answer["instance"].startswith("pod-0/")
+        status, text = await one.own("/metrics")
+        assert status == 200
+        labels = f'adapter="sql",version="v1",served_name="{served("sql", "v1")}"'
+        assert f'lorafleet_router_requests_total{{{labels},result="ok"}} 7' in text
+        for line in ("lorafleet_router_routes 1.0", 'lorafleet_router_engines{gets="adapters"} 1.0'):
+            assert line in text
+        assert "lorafleet_router_config_seconds_count" in text
+
+
 async def test_a_deleted_adapter_is_unknown_at_once(
     plane: Plane, namespace: str, kubeconfig: str, tmp_path: Path
 ) -> None:

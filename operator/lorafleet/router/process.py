@@ -20,7 +20,7 @@ from lorafleet.router.files import write
 from lorafleet.router.http import Answers, Json, serve
 from lorafleet.router.keeper import Keeper
 from lorafleet.router.picture import Picture
-from lorafleet.router.scrape import Reading, Scraper
+from lorafleet.router.scrape import Scraper
 from lorafleet.router.secrets import SecretsError, read_secrets
 from lorafleet.router.settings import Secrets, Settings
 from lorafleet.router.table import RoutingTable
@@ -32,8 +32,6 @@ SECRETS_AGAIN = 5.0
 """Seconds between looks at mounted Secrets; the kubelet itself takes a minute to bring a change."""
 STUCK = 60.0
 """Seconds after which a write that has not ended makes the process sick."""
-
-READING = Reading("^lorafleet", lambda _: {}, lambda _: "")
 
 
 def write_bootstrap(environment: Environment, settings: Settings) -> None:
@@ -64,7 +62,7 @@ class Router:
         self._picture = Picture(environment.fleet, self._change)
         self._watches = Watches(kube, environment.namespace, environment.fleet, self._picture)
         self._keeper = Keeper(self._picture, self._render, environment.directory, self._admin)
-        self._scraper = Scraper(self._admin, environment.name, READING)
+        self._scraper = Scraper(self._admin, environment.name)
         self._stop = asyncio.Event()
         self._sick = ""
 

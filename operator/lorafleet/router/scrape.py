@@ -2,12 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from prometheus_client import generate_latest
 
+from lorafleet.router import statistics
 from lorafleet.router.admin import Admin
 from lorafleet.router.http import Json
 
@@ -15,22 +14,12 @@ FRESH = 0.5
 """Seconds for which an answer is good for others too: at 10,000 adapters it costs Envoy more than its requests do."""
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How Envoy's text is read: what to ask for, the numbers of each served name, and the text for Prometheus."""
-
-    pattern: str
-    versions: Callable[[str], Json]
-    exposition: Callable[[str], str]
-
-
 class Scraper:
     """Asks one Envoy. Its numbers are those of ``name`` and of its start, not of this process'."""
 
-    def __init__(self, admin: Admin, name: str, reading: Reading) -> None:
+    def __init__(self, admin: Admin, name: str) -> None:
         self._admin = admin
         self._name = name
-        self._reading = reading
         self._lock = asyncio.Lock()
         self._text = ""
         self._started = ""
@@ -44,12 +33,13 @@ class Scraper:
             "instance": f"{self._name}/{self._started}",
             "time": self._time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "applied": {"resourceVersion": str(applied)},
-            "versions": self._reading.versions(text),
+            "versions": await asyncio.to_thread(statistics.versions, text),
         }
 
     async def metrics(self) -> str:
         """The process' own metrics and Envoy's, in the text form of Prometheus. Raises AdminError."""
-        return generate_latest().decode() + self._reading.exposition(await self._scrape())
+        text = await self._scrape()
+        return generate_latest().decode() + await asyncio.to_thread(statistics.exposition, text)
 
     async def _scrape(self) -> str:
         async with self._lock:
@@ -58,7 +48,7 @@ class Scraper:
                 while started != await self._admin.started():
                     started = await self._admin.started()
                     self._time = datetime.now(UTC)
-                    text = await self._admin.statistics(self._reading.pattern)
+                    text = await self._admin.statistics(statistics.PATTERN)
                 self._started, self._text = started, text
                 self._asked_at = time.monotonic()
             return self._text
