@@ -8,6 +8,7 @@ Watched, and made anew by `render` whenever the table changes:
     keys.json      the clients' keys (ECDS), if `Settings.check_keys`
     engine.json    how engines are given the key that they ask for, if they do (ECDS)
     secret.json    that key (SDS)
+    tls.json       where the listener's certificate is, if clients speak TLS (SDS)
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from typing import Any
 
 from lorafleet.router.clusters import cluster, watched
 from lorafleet.router.listener import (
+    CERTIFICATE,
     ENGINE_FILTER,
     INJECTOR,
     KEY_AUTH,
@@ -36,6 +38,7 @@ ROUTES = "routes.json"
 KEYS = "keys.json"
 ENGINE = "engine.json"
 ENGINE_SECRET = "secret.json"
+TLS = "tls.json"
 CLUSTERS = ("engines", "adapters")
 
 _TYPE = "type.googleapis.com/"
@@ -66,6 +69,10 @@ def render(
             }
         ),
     }
+    if settings.tls_directory is not None:
+        files[TLS] = _discovery(
+            {"@type": _SECRET, "name": CERTIFICATE, "tls_certificate": _certificate(settings.tls_directory)}
+        )
     if settings.check_keys:
         files[KEYS] = _discovery(_extension(KEYS_FILTER, _key_filter(secrets.client_keys)))
     return files
@@ -121,6 +128,15 @@ def _engine_filter(directory: Path, key: str | None) -> dict[str, Any]:
         "@type": INJECTOR,
         "overwrite": True,
         "credential": {"name": "envoy.http.injected_credentials.generic", "typed_config": generic},
+    }
+
+
+def _certificate(folder: Path) -> dict[str, Any]:
+    return {
+        "certificate_chain": {"filename": str(folder / "tls.crt")},
+        "private_key": {"filename": str(folder / "tls.key")},
+        # A mounted Secret changes by a rename in its folder.
+        "watched_directory": {"path": str(folder)},
     }
 
 

@@ -17,6 +17,7 @@ MUTATION = f"{_HTTP}.header_mutation.v3.HeaderMutation"
 ROUTES_FILTER = "lorafleet.routes"
 KEYS_FILTER = "lorafleet.keys"
 ENGINE_FILTER = "lorafleet.engine"
+CERTIFICATE = "clients"
 
 _MANAGER = f"{_TYPE}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _TLS = f"{_TYPE}envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
@@ -33,8 +34,8 @@ def listener(settings: Settings, directory: Path) -> dict[str, Any]:
             }
         ]
     }
-    if settings.tls_directory is not None:
-        chain["transport_socket"] = _tls(settings.tls_directory)
+    if settings.tls:
+        chain["transport_socket"] = _tls(directory)
     return {
         "name": "clients",
         "address": {"socket_address": {"address": settings.address, "port_value": settings.port}},
@@ -124,17 +125,11 @@ def _action(cluster: str, settings: Settings) -> dict[str, Any]:
     return action
 
 
-def _tls(folder: Path) -> dict[str, Any]:
-    certificate = {
-        "certificate_chain": {"filename": str(folder / "tls.crt")},
-        "private_key": {"filename": str(folder / "tls.key")},
-        # A mounted Secret changes by a rename in its folder.
-        "watched_directory": {"path": str(folder)},
-    }
+def _tls(directory: Path) -> dict[str, Any]:
     context = {
         "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
         "alpn_protocols": ["h2", "http/1.1"],
-        "tls_certificates": [certificate],
+        "tls_certificate_sds_secret_configs": [{"name": CERTIFICATE, "sds_config": watched(directory / "tls.json")}],
     }
     return {
         "name": "envoy.transport_sockets.tls",
