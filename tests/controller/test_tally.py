@@ -149,3 +149,15 @@ def test_a_status_says_what_is_known() -> None:
     shown = one.tally.shown(status, at(1)).versions
     assert shown[0].statistics is not None and shown[0].statistics.prompt_tokens == 15
     assert shown[1].statistics is None
+
+
+def test_it_is_known_that_nothing_more_was_counted() -> None:
+    one = Routers()
+    one.round(0, a=sums(1))
+    for second in (5, 10, 15):
+        one.tally.ended(frozenset({"a"}), frozenset(KNOWN), at(second), one.fine)
+    record = one.tally.seen[SERVED].record
+    assert [moment for moment, _ in record.moments][-2:] == [at(0), at(15)]
+    assert (record.since(at(0)).requests, record.since(at(7)).requests) == (0, 0)
+    one.round(20, a=sums(4))
+    assert record.moments[-1][0] == at(15) and one.tally.seen[SERVED].record.since(at(12)).requests == 3

@@ -45,9 +45,9 @@ class Settings:
     ``served_names`` are the ids of its base model, ``model`` (its ``--model``) when empty. ``load_seconds`` is how long
     the engine is busy with one load; loads wait for each other. ``delay`` and ``hang`` are by route: seconds before an
     answer, and routes that are never answered. ``answers`` forces (status, body) on a route. With ``check_files`` off
-    any path loads. ``replies`` says how a completion by a served name, or by an adapter (what is before its slash),
-    goes otherwise than well; prompts of more than ``max_model_len`` words are refused. ``mounts`` says where the
-    engine's paths are on this machine: ``{"/adapters": "/tmp/x/serving"}``.
+    any path loads. ``replies`` says how a completion by a served name, a version (``adapter/1.2.0``) or any of an
+    adapter goes otherwise than well; prompts of more than ``max_model_len`` words are refused. ``mounts`` says where
+    the engine's paths are on this machine: ``{"/adapters": "/tmp/x/serving"}``.
     """
 
     version: str = "0.32.0"
@@ -75,8 +75,9 @@ class Settings:
 
     def reply(self, model: str) -> Reply | None:
         """How a completion by this name goes; None: as usual."""
-        found = self.replies.get(model) or self.replies.get(model.partition("/")[0])
-        return Reply(**found) if found else None
+        names = (model, model.rpartition("-")[0], model.partition("/")[0])
+        found = next((self.replies[name] for name in names if name in self.replies), None)
+        return Reply(**found) if found is not None else None
 
     def change(self, changes: dict[str, Any]) -> None:
         """Sets fields by name; raises KeyError for one that does not exist."""

@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from lorafleet.kube import path
+from lorafleet.api.names import ACTION_ANNOTATION, ADAPTER_PLURAL, API_VERSION, ROUTER_LABEL
+from lorafleet.kube import KubeError, path
 from tests.adapters import adapter as write_adapter
 from tests.fake_vllm import FakeEngine, FakeFleet, Settings
 from tests.harness.kubelet import FakeKubelet
 from tests.harness.plane import Plane, until
 from tests.harness.replica import Replica, replica
+from tests.harness.router import FakeRouter
 
 PORT = 8000
 _addresses = itertools.count(1)
@@ -35,6 +37,7 @@ class Stage:
         self.folder = folder
         self.engines: dict[str, FakeEngine] = {}
         self.replica: Replica | None = None
+        self.exits = contextlib.AsyncExitStack()
 
     @property
     def serving(self) -> Path:
@@ -48,6 +51,18 @@ class Stage:
         self.engines[name] = engine
         await self.plane.engine_pod(self.namespace, name, host, args=args, ready=ready)
         return engine
+
+    async def router(self, name: str) -> FakeRouter:
+        """A router's pod and what it counts; it ends with the stage."""
+        one = await self.exits.enter_async_context(FakeRouter(name, next_address()))
+        labels = {ROUTER_LABEL: "fleet"}
+        await self.plane.engine_pod(self.namespace, name, one.host, labels=labels)
+        return one
+
+    async def act(self, name: str, action: str) -> None:
+        """A verb, as the CLI gives it."""
+        where = path(API_VERSION, ADAPTER_PLURAL, self.namespace, name)
+        await self.plane.merge(where, {"metadata": {"annotations": {ACTION_ANNOTATION: action}}})
 
     async def restart(self, name: str, number: int = 1) -> None:
         """A container restart: the engine forgets, the pod says so."""
@@ -81,8 +96,6 @@ class Stage:
 
     async def gone(self, plural: str, name: str) -> None:
         """Waits until an object is gone."""
-        from lorafleet.api.names import API_VERSION
-        from lorafleet.kube import KubeError
 
         async def missing() -> bool:
             try:
@@ -95,8 +108,6 @@ class Stage:
 
     async def delete(self, plural: str, name: str) -> None:
         """Deletes one of our objects."""
-        from lorafleet.api.names import API_VERSION
-
         await self.plane.kube.delete(path(API_VERSION, plural, self.namespace, name))
 
 
@@ -110,4 +121,5 @@ async def stage(plane: Plane, namespace: str, folder: Path, **settings: object) 
         one = Stage(plane, namespace, kubelet, fakes, folder)
         async with replica(plane.kubeconfig, folder / "operator.log", **settings) as leader:
             one.replica = leader
-            yield one
+            async with one.exits:
+                yield one

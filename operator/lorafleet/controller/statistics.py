@@ -106,8 +106,11 @@ class Statistics:
         while True:
             waits = [RARELY]
             self._wake.clear()
+            found: dict[Ref, list[Ref]] = {}
+            for pod, router in self._routers.items():
+                found.setdefault((pod[0], router.fleet), []).append(pod)
             for ref, state in list(self._world.fleets.items()):
-                pods = [pod for pod, router in self._routers.items() if (pod[0], router.fleet) == ref]
+                pods = found.get(ref, [])
                 if not pods and not state.routers:
                     continue
                 left = self._asked.get(ref, float("-inf")) + _interval(state) - monotonic()
@@ -146,7 +149,7 @@ class Statistics:
             await self._take(state, answer, known, now, fine)
         # A router that did not answer goes on counting: its start is forgotten with its pod only.
         heard = {self._heard[pod] for pod in pods if pod in self._heard}
-        state.tally.ended(frozenset(heard), frozenset(known), now)
+        state.tally.ended(frozenset(heard), frozenset(known), now, fine if answers else frozenset())
         ROUTERS.labels(*state.ref).set(len(answers))
         if state.routers != len(answers):
             state.routers = len(answers)

@@ -98,6 +98,13 @@ class Seen:
         self.latency = _average(self.latency, more.latency_ms, more.latency_count, share)
         self.first_token = _average(self.first_token, more.first_token_ms, more.first_token_count, share)
 
+    def same(self, now: datetime) -> None:
+        """Nothing more was counted until now."""
+        moments = self.record.moments
+        if moments and moments[-1][0] < now:
+            kept = moments[:-1] if len(moments) > 1 and moments[-2][1] == self.total else moments
+            self.record = Record((*kept, (now, self.total)))
+
     def statistics(self, now: datetime) -> VersionStatistics:
         """What a status says."""
         recent = self.record.since(now - WINDOW)
@@ -163,14 +170,21 @@ class Tally:
                 seen.add(more, since, now, adapter in fine)
                 self.changed.add(adapter)
 
-    def ended(self, instances: frozenset[str], alive: frozenset[str], now: datetime) -> None:
-        """After a look at all routers: forgets starts and names that are gone, and windows that passed."""
+    def ended(
+        self, instances: frozenset[str], alive: frozenset[str], now: datetime, fine: frozenset[str] = frozenset()
+    ) -> None:
+        """After a look at all routers: forgets starts and names that are gone, and windows that passed.
+
+        Of adapters in ``fine`` it is known until now that nothing more was counted.
+        """
         self.looked = now
         for instance in self.last.keys() - instances:
             del self.last[instance]
         for served in [served for served in self.seen if served not in alive]:
             del self.seen[served]
         for served, seen in self.seen.items():
+            if served.partition("/")[0] in fine:
+                seen.same(now)
             if seen.changed is not None and now - seen.changed > WINDOW:
                 seen.changed = None
                 self.changed.add(served.partition("/")[0])
