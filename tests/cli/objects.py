@@ -38,7 +38,7 @@ def conditions(state: str, reason: str, message: str = "", available: bool = Tru
         condition("Ready", state == "ready", reason, message),
         flag("Reconciling", state == "reconciling"),
         flag("Stalled", state == "stalled"),
-        condition("Available", available, "Serving" if available else "NothingServes", "as it is"),
+        condition("Available", available, "Serving" if available else "NothingServes", "version 1.1.0 serves"),
     ]
 
 
@@ -257,9 +257,10 @@ def fleet(*engines: dict[str, Any], **status: Any) -> dict[str, Any]:
 def live(item: dict[str, Any], namespace: str, name: str | None = None) -> dict[str, Any]:
     """The object for a real API server: in a namespace, with all its times as long ago as they were before NOW."""
     shift = datetime.now(UTC) - NOW
+    name = name or item["metadata"]["name"]
     text = STAMP.sub(lambda found: timestamp(moment(found[0]) + shift), json.dumps(item))
-    made: dict[str, Any] = json.loads(text)
-    made["metadata"] = {"name": name or item["metadata"]["name"], "namespace": namespace}
+    made: dict[str, Any] = json.loads(text.replace('"python-lora/', f'"{name}/'))
+    made["metadata"] = {"name": name, "namespace": namespace}
     if labels := item["metadata"].get("labels"):
         made["metadata"]["labels"] = labels
     return made

@@ -72,7 +72,7 @@ CONDITION    STATUS  REASON              SINCE  MESSAGE
 Ready        False   RolloutProgressing  4m     version 1.2.0 has 25% of the requests at step 2 of 3
 Reconciling  True    RolloutProgressing  4m
 Stalled      False   Settled             4m
-Available    True    Serving             4m     as it is
+Available    True    Serving             4m     version 1.1.0 serves
 """
     )
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from lorafleet.cli.address import Options, parse
 from lorafleet.store.fs import POSIX
 from lorafleet.store.layout import Layout, prepare
 from tests.adapters import adapter
+from tests.docs.cluster import cluster
+from tests.harness import plane as planes
 from tests.store.volume import Volume
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
@@ -89,7 +92,7 @@ def run(block: str, folder: Path) -> str:
     done = subprocess.run(
         ["bash", "-c", "\n".join(steps)],
         cwd=folder,
-        env={**os.environ, "PATH": path, "COLUMNS": "100", "NO_COLOR": "1"},
+        env={**os.environ, "PATH": path, "COLUMNS": "100", "NO_COLOR": "1", "KUBECONFIG": f"{folder}/kubeconfig"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -104,13 +107,16 @@ def run(block: str, folder: Path) -> str:
 def lasting(text: str) -> str:
     """A block without what is another on each machine and day: times, and sizes that a file system rounds up."""
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", text)
+    text = re.sub(r" *\b\d+[dhms](?:\d+[dhms])?\b *", " AGO ", text)
     text = re.sub(r"^((?:serving|blobs|staging|trash)/ +\d+|all) +[\d.]+ \w+$", r"\1 SIZE", text, flags=re.MULTILINE)
     return re.sub(r"[\d.]+ \w+ freed", "SIZE freed", text)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepared(tmp_path_factory.mktemp("docs"))
+def folder(tmp_path_factory: pytest.TempPathFactory, kubeconfig: str) -> Iterator[Path]:
+    made = prepared(tmp_path_factory.mktemp("docs"))
+    with cluster(kubeconfig, made):
+        yield made
 
 
 @pytest.mark.parametrize("number", range(len(blocks())))
@@ -121,7 +127,9 @@ def test_a_block_shows_what_its_commands_print(number: int, folder: Path) -> Non
 
 def test_each_command_is_on_the_page() -> None:
     shown = " ".join(line for block in blocks() for line in commands(block))
-    for command in ("inspect", "store ls", "store verify", "store gc --dry-run", "store gc ", "version"):
+    local = ("inspect", "store ls", "store verify", "store gc --dry-run", "store gc ", "version")
+    asking = ("get", "status", "explain", "history", "load-matrix", "promote", "pause", "rollback")
+    for command in (*local, *asking):
         assert f"lorafleet {command}" in f"{shown} ", command
 
 
@@ -134,10 +142,13 @@ def test_the_addresses_on_the_page_are_of_each_source() -> None:
 
 def main() -> None:
     text = PAGE.read_text()
-    with tempfile.TemporaryDirectory() as name:
-        folder = prepared(Path(name))
-        for block in blocks():
-            text = text.replace(f"```console\n{block}```", f"```console\n{run(block, folder)}```")
+    name = planes.control_plane_name()
+    try:
+        with tempfile.TemporaryDirectory() as where, cluster(planes.start(name), folder := prepared(Path(where))):
+            for block in blocks():
+                text = text.replace(f"```console\n{block}```", f"```console\n{run(block, folder)}```")
+    finally:
+        planes.stop(name)
     PAGE.write_text(text)
 
 

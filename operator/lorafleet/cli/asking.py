@@ -141,7 +141,7 @@ async def explained(cluster: Cluster, name: str, namespace: str | None, form: st
         return Exit.OK
     page = console(sys.stdout)
     for part in explain.page(words):
-        page.print(part)
+        page.print(part, soft_wrap=not page.is_terminal)
     return Exit.OK
 
 
