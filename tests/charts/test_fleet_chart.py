@@ -1,9 +1,10 @@
 """What the fleet's chart renders: objects that the models accept, and engines with which nothing is wrong."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
 from lorafleet.api.adapter import LoRAAdapterSpec
 from lorafleet.api.fleet import SpecialistFleetSpec
@@ -71,7 +72,38 @@ ARTIFACTS: Object = {
         }
     },
 }
-EVERY_SET = [OTHERS, ENGINES, CPU, ARTIFACTS]
+# Everything about rollouts.
+ROLLOUTS: Object = {
+    **ENGINES,
+    "warmUp": 3,
+    "rollouts": {"maxConcurrent": 2, "waves": [{"matchLabels": {"wave": "early"}}]},
+    "prometheus": {"url": "http://prometheus:9090", "bearerToken": {"secretName": "prometheus"}},
+    "adapters": {
+        "python": {
+            "versions": [{"name": "1", "source": {"volume": {"path": "x"}}}],
+            "rollout": {
+                "steps": [{"weight": 5, "pause": "10m"}, {"weight": 50, "pause": {}}],
+                "analysis": {
+                    "interval": "30s",
+                    "minRequests": 10,
+                    "maxErrorRate": 0.05,
+                    "maxLatencyRatio": 1.3,
+                    "queries": [{"name": "quality", "query": "vector(1)", "min": 0.5}],
+                    "failureLimit": 2,
+                },
+                "progressDeadline": "1h",
+                "onDeadline": "Pause",
+                "keepLoaded": 1,
+            },
+            "probe": {"prompts": [{"prompt": "x", "expect": "y", "differsFromBase": True}], "timeout": "5s"},
+        },
+        "split": {
+            "versions": [{"name": name, "source": {"volume": {"path": name}}} for name in ("a", "b")],
+            "traffic": [{"version": "a", "weight": 30}, {"version": "b", "weight": 70}],
+        },
+    },
+}
+EVERY_SET = [OTHERS, ENGINES, CPU, ARTIFACTS, ROLLOUTS]
 
 
 def pod(objects: list[Object], instance: str = "x") -> Object:
@@ -100,7 +132,12 @@ def vllm(objects: list[Object]) -> Object:
 
 
 def engine_policy(objects: list[Object]) -> Object:
-    (found,) = [one for one in of_kind(objects, "NetworkPolicy") if not one["metadata"]["name"].endswith("-sync")]
+    (found,) = [one for one in of_kind(objects, "NetworkPolicy") if one["metadata"]["name"].endswith("-engine")]
+    return found
+
+
+def named(objects: list[Object], kind: str, name: str) -> Object:
+    (found,) = [item for item in of_kind(objects, kind) if item["metadata"]["name"] == name]
     return found
 
 
@@ -137,8 +174,8 @@ def test_selector_of_the_fleet_selects_the_engines() -> None:
     others = [
         statefulset["selector"]["matchLabels"],
         engine_policy(objects)["spec"]["podSelector"]["matchLabels"],
-        one(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
-        *(service["spec"]["selector"] for service in of_kind(objects, "Service")),
+        named(objects, "PodDisruptionBudget", "x-engine")["spec"]["selector"]["matchLabels"],
+        *(named(objects, "Service", name)["spec"]["selector"] for name in ("x-engine", "x-engine-pods")),
     ]
     assert all(other.items() == selected for other in others)
 
@@ -272,7 +309,7 @@ def test_operator_of_the_other_chart_matches_the_policys_labels() -> None:
 
 
 def test_engines_of_others_get_no_objects_of_ours() -> None:
-    objects = render(CHART, OTHERS)
+    objects = render(CHART, {**OTHERS, "router": {"enabled": False}})
     assert {item["kind"] for item in objects} == {"SpecialistFleet", "NetworkPolicy"}
     assert [item["metadata"]["name"] for item in of_kind(objects, "NetworkPolicy")] == ["x-sync"]
     spec = fleet(objects)
@@ -323,6 +360,54 @@ def test_nothing_is_asked_of_adapters_unless_it_is_said() -> None:
         assert (found.artifacts.pickle, found.artifacts.max_size) == ("Refuse", "64Gi")
         assert (found.storage.quota, found.storage.scrub) == (None, None)
         assert (found.base_model.config, found.base_model.volume) == (None, None)
+
+
+def test_how_rollouts_go_is_the_fleets_and_the_adapters_spec() -> None:
+    objects = render(CHART, ROLLOUTS)
+    spec = fleet(objects)
+    assert spec.engines.warm_up == 3
+    assert (spec.rollouts.max_concurrent, spec.rollouts.waves[0].match_labels) == (2, {"wave": "early"})
+    assert spec.prometheus and spec.prometheus.bearer_token
+    assert spec.prometheus.bearer_token.secret_key_ref.key == "token"
+    specs = {one["metadata"]["name"]: LoRAAdapterSpec.model_validate(one["spec"]) for one in adapters(objects)}
+    rollout = specs["python"].rollout
+    assert rollout and rollout.analysis and rollout.analysis.queries[0].min == 0.5
+    assert [(step.weight, step.waits_for_a_person) for step in rollout.steps] == [(5, False), (50, True)]
+    assert specs["python"].probe.prompts[0].differs_from_base
+    assert [(part.version, part.weight) for part in specs["split"].traffic] == [("a", 30), ("b", 70)]
+    default = fleet(render(CHART, ENGINES))
+    assert (default.rollouts, default.prometheus) == (SpecialistFleetSpec.model_fields["rollouts"].default, None)
+
+
+def adapters(objects: list[Object]) -> list[Object]:
+    return of_kind(objects, "LoRAAdapter")
+
+
+def known_fields(model: type[BaseModel]) -> Object:
+    """The fields of a model by alias, each with those of the models in it."""
+    found: Object = {}
+    for field in model.model_fields.values():
+        inner = [one for one in flat(field.annotation) if isinstance(one, type) and issubclass(one, BaseModel)]
+        found[str(field.alias)] = known_fields(inner[0]) if inner else {}
+    return found
+
+
+def flat(annotation: Any) -> list[Any]:
+    parts = get_args(annotation)
+    return [annotation] if not parts else [one for part in parts for one in flat(part)]
+
+
+def fields_of(schema: Object) -> Object:
+    """The same of a schema."""
+    schema = schema.get("items", schema)
+    return {name: fields_of(part) for name, part in schema.get("properties", {}).items()}
+
+
+@pytest.mark.parametrize("field", ["rollout", "traffic", "probe"])
+def test_schema_of_rollouts_knows_the_fields_of_the_models(field: str) -> None:
+    schema = json.loads((CHARTS / CHART / "values.schema.json").read_text())["properties"]["adapters"]
+    known = known_fields(LoRAAdapterSpec)
+    assert fields_of(schema["additionalProperties"]["properties"][field]) == known[field]
 
 
 def test_base_models_folder_can_be_a_claim() -> None:
@@ -394,6 +479,8 @@ def test_long_names_stay_within_the_limit_of_labels() -> None:
             {**ENGINES, "baseModel": {"name": "b", "config": {"a": 1}, "volume": {"claimName": "c"}}},
             "two places for one file",
         ),
+        ({**ENGINES, "rollouts": {"maxConcurrent": 0}}, "maxConcurrent"),
+        ({**ENGINES, "prometheus": {"url": "prometheus:9090"}}, "url"),
         ({**ENGINES, "adapters": {"Python": {"versions": []}}}, "Python"),
         ({**ENGINES, "adapters": {"python": {"version": []}}}, "version"),
         ({**ENGINES, "adapters": {"python": {"versions": [{"name": "1", "source": {}}]}}}, "source"),

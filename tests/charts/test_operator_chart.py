@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lorafleet.api.names import COMPONENT_LABEL
+from lorafleet.api.names import COMPONENT_LABEL, ROUTER_LABEL, ROUTER_STATS_PORT
 from lorafleet.controller.jobs import COMPONENT
 from lorafleet.controller.settings import Settings
 from lorafleet.store.plan import PROGRESS_PORT
@@ -202,9 +202,10 @@ def test_network_policy_opens_the_http_port_only() -> None:
     limited = one(render(CHART, FULL), "NetworkPolicy")["spec"]
     assert limited["ingress"][0]["from"] == [{"namespaceSelector": {}}]
     ports = [[port["port"] for port in rule["ports"]] for rule in limited["egress"]]
-    assert ports == [[53, 53], [6443], [8000], [PROGRESS_PORT]]
-    (peer,) = limited["egress"][-1]["to"]
-    assert peer["podSelector"]["matchLabels"] == {COMPONENT_LABEL: COMPONENT}
+    assert ports == [[53, 53], [6443], [8000], [PROGRESS_PORT], [ROUTER_STATS_PORT], [9090]]
+    (sync,), (routers,) = limited["egress"][3]["to"], limited["egress"][4]["to"]
+    assert sync["podSelector"]["matchLabels"] == {COMPONENT_LABEL: COMPONENT}
+    assert routers["podSelector"]["matchExpressions"] == [{"key": ROUTER_LABEL, "operator": "Exists"}]
 
 
 def test_service_monitor_is_there_only_when_asked_for() -> None:
