@@ -11,7 +11,10 @@ import pytest
 from tests.adapters import adapter
 from tests.cli.commands import lorafleet
 
-COMMANDS = ("version", "sync", "operator", "inspect", "store", "store ls", "store verify", "store gc")
+LOCAL = ("version", "sync", "operator", "inspect", "store", "store ls", "store verify", "store gc")
+ASKING = ("get", "status", "explain", "history", "load-matrix")
+VERBS = ("promote", "pause", "resume", "abort", "retry", "rollback")
+COMMANDS = (*LOCAL, *ASKING, *VERBS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -48,6 +51,7 @@ def test_sync_starts_without_what_only_people_need(tmp_path: Path) -> None:
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "lorafleet.cli.sync" in imported
     others = {"rich", "yaml", "lorafleet.cli.inspect", "lorafleet.cli.store", "kopf", "kubernetes", "obstore", "numpy"}
+    others |= {"lorafleet.cli.people", "lorafleet.cli.asking", "lorafleet.kube"}
     assert imported & others == set()
 
 

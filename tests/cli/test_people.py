@@ -1,7 +1,10 @@
 """The commands that ask a cluster, against a real API server; statuses are written by the test."""
 
 import asyncio
+import contextlib
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -144,6 +147,33 @@ async def test_watching_prints_a_line_for_each_change_until_interrupted(shell: S
     watch.send_signal(signal.SIGINT)
     assert await watch.wait() == 0
     assert len(log.read_text().splitlines()) == 2
+
+
+async def test_watching_on_a_terminal_redraws_the_picture(shell: Shell) -> None:
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    shown = bytearray()
+
+    def seen(text: str) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            shown.extend(os.read(ours, 1_000_000))
+        return text in shown.decode(errors="replace")
+
+    try:
+        watch = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "lorafleet", "status", "python-lora", "-w",
+            stdout=theirs, stderr=theirs,
+            env={"KUBECONFIG": shell.file, "HOME": str(shell.folder), "TERM": "xterm", "COLUMNS": "130", "LINES": "50"},
+        )  # fmt: skip
+        await until("the picture", lambda: seen("Progressing, begun 25m ago"))
+        await write(shell.plane, shell.namespace, objects.live(objects.waiting(), shell.namespace))
+        await until("the change", lambda: seen("Paused: WaitingForPromotion"))
+        watch.send_signal(signal.SIGINT)
+        assert await watch.wait() == 0
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert "\x1b[1A" in shown.decode(), "the cursor goes up to draw again"
 
 
 async def test_watching_ends_when_the_object_is_deleted(shell: Shell) -> None:
