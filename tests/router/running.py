@@ -24,7 +24,6 @@ BASE = "acme/base"
 _COUNTERS = {
     "routes.json": "envoy_extension_config_discovery_http_filter_lorafleet_routes_config_reload",
     "keys.json": "envoy_extension_config_discovery_http_filter_lorafleet_keys_config_reload",
-    "engine.json": "envoy_extension_config_discovery_http_filter_lorafleet_engine_config_reload",
     "engines.json": 'envoy_cluster_update_success{envoy_cluster_name="engines"}',
     "adapters.json": 'envoy_cluster_update_success{envoy_cluster_name="adapters"}',
 }

@@ -68,10 +68,9 @@ async def test_engines_get_their_key_and_nobody_elses(tmp_path: Path) -> None:
         await one.post({"model": "python"}, authorization="Bearer of-a-client")
         assert "Authorization" not in engine.asked[-1].headers
 
-        async def sent(key: str) -> bool:
-            # The filter and its secret are two files: both are there after a moment.
+        async def sent(key: str | None) -> bool:
             await one.post({"model": "python"}, authorization="Bearer of-a-client")
-            return engine.asked[-1].headers.get("Authorization") == f"Bearer {key}"
+            return engine.asked[-1].headers.get("Authorization") == (key and f"Bearer {key}")
 
         await one.update(table([engine], ROUTE), Secrets(engine_key="sesame"))
         await until("the key is sent", lambda: sent("sesame"))
@@ -79,6 +78,8 @@ async def test_engines_get_their_key_and_nobody_elses(tmp_path: Path) -> None:
         assert engine.asked[-1].headers["Authorization"] == "Bearer sesame"
         await one.update(table([engine], ROUTE), Secrets(engine_key="changed"))
         await until("the new key is sent", lambda: sent("changed"))
+        await one.update(table([engine], ROUTE))
+        await until("no key is sent", lambda: sent(None))
 
 
 def test_keys_are_in_no_argument_and_in_files_of_their_owner_only(tmp_path: Path) -> None:

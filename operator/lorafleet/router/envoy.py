@@ -6,8 +6,7 @@ Watched, and made anew by `render` whenever the table changes:
     engines.json   addresses of the cluster `engines`: all that are Ready, for the base model (EDS)
     adapters.json  addresses of the cluster `adapters`: those of them that have the adapters (EDS)
     keys.json      the clients' keys (ECDS), if `Settings.check_keys`
-    engine.json    how engines are given the key that they ask for, if they do (ECDS)
-    secret.json    that key (SDS)
+    engine.json    the key that engines ask for, empty if they do not (SDS)
     tls.json       where the listener's certificate is, if clients speak TLS (SDS)
 """
 
@@ -17,15 +16,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lorafleet.router.clusters import cluster, watched
+from lorafleet.router.clusters import cluster
 from lorafleet.router.listener import (
     CERTIFICATE,
-    ENGINE_FILTER,
-    INJECTOR,
+    ENGINE_KEY,
     KEY_AUTH,
     KEYS_FILTER,
     LUA,
-    MUTATION,
     ROUTES_FILTER,
     listener,
 )
@@ -37,7 +34,6 @@ BOOTSTRAP = "envoy.json"
 ROUTES = "routes.json"
 KEYS = "keys.json"
 ENGINE = "engine.json"
-ENGINE_SECRET = "secret.json"
 TLS = "tls.json"
 CLUSTERS = ("engines", "adapters")
 
@@ -45,7 +41,6 @@ _TYPE = "type.googleapis.com/"
 _EXTENSION = f"{_TYPE}envoy.config.core.v3.TypedExtensionConfig"
 _ASSIGNMENT = f"{_TYPE}envoy.config.endpoint.v3.ClusterLoadAssignment"
 _SECRET = f"{_TYPE}envoy.extensions.transport_sockets.tls.v3.Secret"
-_GENERIC = f"{_TYPE}envoy.extensions.http.injected_credentials.generic.v3.Generic"
 
 _BUCKETS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000)
 
@@ -60,14 +55,7 @@ def render(
         ROUTES: _discovery(_extension(ROUTES_FILTER, lua)),
         "engines.json": _discovery(_assignment("engines", table.engines.values())),
         "adapters.json": _discovery(_assignment("adapters", usable(table))),
-        ENGINE: _discovery(_extension(ENGINE_FILTER, _engine_filter(directory, secrets.engine_key))),
-        ENGINE_SECRET: _discovery(
-            {
-                "@type": _SECRET,
-                "name": "engine-key",
-                "generic_secret": {"secret": {"inline_string": f"Bearer {secrets.engine_key or ''}"}},
-            }
-        ),
+        ENGINE: _discovery({"@type": _SECRET, "name": ENGINE_KEY, "generic_secret": {"secret": _bearer(secrets)}}),
     }
     if settings.tls_directory is not None:
         files[TLS] = _discovery(
@@ -116,19 +104,8 @@ def _extension(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return {"@type": _EXTENSION, "name": name, "typed_config": config}
 
 
-def _engine_filter(directory: Path, key: str | None) -> dict[str, Any]:
-    if key is None:
-        return {"@type": MUTATION}
-    generic = {
-        "@type": _GENERIC,
-        "credential": {"name": "engine-key", "sds_config": watched(directory / ENGINE_SECRET)},
-        "header": "authorization",
-    }
-    return {
-        "@type": INJECTOR,
-        "overwrite": True,
-        "credential": {"name": "envoy.http.injected_credentials.generic", "typed_config": generic},
-    }
+def _bearer(secrets: Secrets) -> dict[str, str]:
+    return {"inline_string": f"Bearer {secrets.engine_key}" if secrets.engine_key else ""}
 
 
 def _certificate(folder: Path) -> dict[str, Any]:

@@ -12,11 +12,9 @@ _TYPE = "type.googleapis.com/"
 _HTTP = f"{_TYPE}envoy.extensions.filters.http"
 LUA = f"{_HTTP}.lua.v3.Lua"
 KEY_AUTH = f"{_HTTP}.api_key_auth.v3.ApiKeyAuth"
-INJECTOR = f"{_HTTP}.credential_injector.v3.CredentialInjector"
-MUTATION = f"{_HTTP}.header_mutation.v3.HeaderMutation"
 ROUTES_FILTER = "lorafleet.routes"
 KEYS_FILTER = "lorafleet.keys"
-ENGINE_FILTER = "lorafleet.engine"
+ENGINE_KEY = "engine"
 CERTIFICATE = "clients"
 
 _MANAGER = f"{_TYPE}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -49,7 +47,7 @@ def _manager(settings: Settings, directory: Path) -> dict[str, Any]:
     filters = [
         *([_extension(KEYS_FILTER, (KEY_AUTH,), directory / "keys.json")] if settings.check_keys else []),
         _extension(ROUTES_FILTER, (LUA,), directory / "routes.json"),
-        _extension(ENGINE_FILTER, (INJECTOR, MUTATION), directory / "engine.json"),
+        _engine_key(directory),
         {
             "name": "envoy.filters.http.router",
             "typed_config": {"@type": f"{_HTTP}.router.v3.Router", "suppress_envoy_headers": True},
@@ -82,6 +80,24 @@ def _manager(settings: Settings, directory: Path) -> dict[str, Any]:
 def _extension(name: str, types: tuple[str, ...], file: Path) -> dict[str, Any]:
     discovery = {"config_source": watched(file), "type_urls": [one.removeprefix(_TYPE) for one in types]}
     return {"name": name, "config_discovery": discovery}
+
+
+def _engine_key(directory: Path) -> dict[str, Any]:
+    # Always there: with an empty secret it adds nothing, so a key may come and go without a restart.
+    generic = {
+        "@type": f"{_TYPE}envoy.extensions.http.injected_credentials.generic.v3.Generic",
+        "credential": {"name": ENGINE_KEY, "sds_config": watched(directory / "engine.json")},
+        "header": "authorization",
+    }
+    return {
+        "name": "envoy.filters.http.credential_injector",
+        "typed_config": {
+            "@type": f"{_HTTP}.credential_injector.v3.CredentialInjector",
+            "overwrite": True,
+            "allow_request_without_credential": True,
+            "credential": {"name": "envoy.http.injected_credentials.generic", "typed_config": generic},
+        },
+    }
 
 
 def _routes(settings: Settings) -> dict[str, Any]:

@@ -7,7 +7,6 @@ files that are there.
 import asyncio
 import logging
 import signal
-from pathlib import Path
 
 from kubernetes.aio import config
 
@@ -22,7 +21,7 @@ from lorafleet.router.keeper import Keeper
 from lorafleet.router.picture import Picture
 from lorafleet.router.scrape import Scraper
 from lorafleet.router.secrets import SecretsError, read_secrets
-from lorafleet.router.settings import Secrets, Settings
+from lorafleet.router.settings import Settings
 from lorafleet.router.table import RoutingTable
 from lorafleet.router.watch import Watches
 
@@ -37,17 +36,9 @@ STUCK = 60.0
 def write_bootstrap(environment: Environment, settings: Settings) -> None:
     """Writes what Envoy starts with. Files that it watches stay if they are there: Envoy goes on by the last table."""
     directory = environment.directory
-    first = _files(RoutingTable(), settings, directory, read_secrets(environment))
+    first = envoy.render(RoutingTable(), settings, directory, read_secrets(environment))
     missing = {name: content for name, content in first.items() if not (directory / name).exists()}
     write(directory, {**missing, envoy.BOOTSTRAP: envoy.bootstrap(settings, directory)})
-
-
-def _files(table: RoutingTable, settings: Settings, directory: Path, secrets: Secrets) -> dict[str, bytes]:
-    files = envoy.render(table, settings, directory, secrets)
-    if secrets.engine_key is None:
-        # Envoy does not look at it then, and would never be seen to have taken it.
-        del files[envoy.ENGINE_SECRET]
-    return files
 
 
 class Router:
@@ -70,7 +61,7 @@ class Router:
         self._keeper.change()
 
     def _render(self, table: RoutingTable) -> dict[str, bytes]:
-        return _files(table, self._settings, self._environment.directory, self._secrets)
+        return envoy.render(table, self._settings, self._environment.directory, self._secrets)
 
     async def run(self) -> int:
         """Runs until told to stop, then drains; the process' exit code."""
