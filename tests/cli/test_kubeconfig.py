@@ -2,6 +2,8 @@
 
 import json
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,27 @@ def test_no_answer_names_the_server(tmp_path: Path) -> None:
         port = free.getsockname()[1]
     answer = get(tmp_path, config(f"https://127.0.0.1:{port}"))
     assert f"no answer from the API server at https://127.0.0.1:{port} (context here)" in answer.err
+
+
+def test_a_server_that_is_none_of_kubernetes_is_said_to_be_none(tmp_path: Path) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            answer = get(tmp_path, config(f"http://127.0.0.1:{server.server_port}"))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert "does not answer as an API server of Kubernetes does" in answer.err
 
 
 def test_a_user_in_the_servers_address_is_refused_and_not_shown(tmp_path: Path) -> None:

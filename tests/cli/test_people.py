@@ -293,6 +293,9 @@ async def test_missing_rights_are_named_by_verb_and_resource(shell: Shell) -> No
     body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
     token = (await shell.plane.kube.create(where, body))["status"]["token"]
     file = kubeconfig(shell.plane, shell.folder, shell.namespace, token=token)
+    everywhere = await shell("get", "-A", KUBECONFIG=file)
+    assert "you may not list specialistfleets.lorafleet.dev in all namespaces" in everywhere.err
+    assert "ask its administrator for a ClusterRole" in everywhere.err
     for words, verb in ((["get"], "list"), (["status", "sql-lora"], "get"), (["status", "sql-lora", "-w"], "get")):
         answer = await shell(*words, KUBECONFIG=file)
         assert answer.code == 2

@@ -126,6 +126,19 @@ def test_a_table_of_adapters_has_what_serves_and_how() -> None:
     assert shown(listing.adapters([seen.adapter(item) for item in found], NOW)) == ADAPTERS
 
 
+@pytest.mark.parametrize(
+    ("item", "colour"),
+    [
+        (objects.serving(), "green"),
+        (objects.waiting(), "yellow"),
+        (objects.aborted(), "red"),
+        (objects.fresh(), "yellow"),
+    ],
+)
+def test_red_is_what_needs_a_person(item: dict[str, Any], colour: str) -> None:
+    assert listing.coloured(seen.adapter(item)).style == colour
+
+
 def test_fixed_shares_are_called_a_b() -> None:
     item = objects.rolling()
     del item["status"]["rollout"]

@@ -26,6 +26,7 @@ from lorafleet.kube import KubeError, Object
 
 _AT_ONCE = 16
 _MERGE = "application/merge-patch+json"
+_MANAGER = {"fieldManager": "kubectl-lorafleet"}
 _REFUSED = re.compile(r".{1,80}? was (refused|not acted on): ")
 """How the operator's answer begins when nothing came of an action (``rollout.verbs``)."""
 
@@ -103,7 +104,7 @@ async def act(
             body = {"metadata": {"annotations": {ACTION_ANNOTATION: actions[name]}}}
             where = cluster.where(ADAPTER_PLURAL, name)
             try:
-                await cluster.kube.request("PATCH", where, body=body, content_type=_MERGE)
+                await cluster.kube.request("PATCH", where, query=_MANAGER, body=body, content_type=_MERGE)
             except KubeError as error:
                 if not error.not_found:
                     raise cluster.ended(error, "patch", ADAPTER_PLURAL) from None

@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import json
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
@@ -43,6 +44,11 @@ def answer(context: str | None, namespace: str | None, ask: Callable[[Cluster], 
         # Whoever read the output has seen enough; Python would complain once more at its end.
         sys.stdout = None
         return Exit.OK
+    except json.JSONDecodeError:
+        sys.stderr.write(
+            "error: the server does not answer as an API server of Kubernetes does; use another --context\n"
+        )
+        return Exit.CANNOT_ASK
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{where.filename.rpartition('/')[2]}:{where.lineno}"

@@ -126,9 +126,12 @@ class Cluster:
         if error.status == 403:
             asked = _CANNOT.search(error.message)
             verb = asked["verb"] if asked else verb
+            everywhere = "at the cluster scope" in error.message
+            where = "in all namespaces" if everywhere else f"in namespace {self.place.namespace}"
+            role = "ClusterRole" if everywhere else "Role"
             return cannot_ask(
-                f"you may not {verb} {resource} in namespace {self.place.namespace} at {self.place}: ask its"
-                f" administrator for a Role with the verb {verb} on {plural} of the API group {GROUP}"
+                f"you may not {verb} {resource} {where} at {self.place}: ask its administrator for a {role} with the"
+                f" verb {verb} on {plural} of the API group {GROUP}"
             )
         if error.not_found:
             return cannot_ask(

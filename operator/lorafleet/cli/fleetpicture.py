@@ -20,7 +20,7 @@ def fleet(found: Fleet, now: datetime, width: int = WIDE) -> Iterator[Renderable
     status = found.status
     yield Text.assemble(
         (found.name, "bold"), f"  {status.ready_engines} of {status.total_engines} engines  ",
-        coloured(summary.ready(found), found.identity.deleting), (f"  namespace {found.identity.namespace}", "dim"),
+        coloured(found), (f"  namespace {found.identity.namespace}", "dim"),
     )  # fmt: skip
     if found.trouble:
         yield Text(printable(found.trouble), style="red")

@@ -6,12 +6,11 @@ from datetime import datetime
 from rich.table import Table
 from rich.text import Text
 
+from lorafleet.api.conditions import ConditionType
 from lorafleet.cli import summary
 from lorafleet.cli.durations import age, percent
-from lorafleet.cli.seen import Adapter, Fleet
+from lorafleet.cli.seen import Adapter, Fleet, HasConditions, holds
 from lorafleet.cli.terminal import printable, size, table
-
-_NEUTRAL = ("Unknown", "Suspended", "Publishing", "Loading", "RolloutProgressing", "WaitingForTurn", "Probing")
 
 
 def adapters(found: Sequence[Adapter], now: datetime, everywhere: bool = False) -> Table:
@@ -29,7 +28,7 @@ def adapters(found: Sequence[Adapter], now: datetime, everywhere: bool = False) 
             printable(summary.rollout(one)),
             summary.engines(one),
             percent(summary.error_rate(one)) or summary.NONE,
-            coloured(summary.ready(one), one.identity.deleting),
+            coloured(one),
             age(one.identity.created, now),
         )
     return made
@@ -50,14 +49,15 @@ def fleets(found: Sequence[Fleet], now: datetime, everywhere: bool = False) -> T
             str(status.rolling_out),
             str(status.routers),
             summary.NONE if used is None else size(used),
-            coloured(summary.ready(one), one.identity.deleting),
+            coloured(one),
             age(one.identity.created, now),
         )
     return made
 
 
-def coloured(ready: str, deleting: bool = False) -> Text:
-    """What ``ready`` says, green for True, red for what needs a person, yellow for what is on its way."""
-    if deleting:
+def coloured(found: HasConditions) -> Text:
+    """Whether it is ready: green when it is, red for what needs a person, yellow for what is on its way."""
+    if found.identity.deleting:
         return Text("Deleting", style="yellow")
-    return Text(printable(ready), style="green" if ready == "True" else "yellow" if ready in _NEUTRAL else "red")
+    ready, stalled = summary.ready(found), holds(found, ConditionType.STALLED)
+    return Text(printable(ready), style="green" if ready == "True" else "red" if stalled else "yellow")

@@ -92,7 +92,7 @@ def _title(found: Adapter) -> Text:
     stable, target = found.status.stable_version, found.target
     way = f"{stable or 'nothing'} → {target}" if target != stable else f"{stable or 'nothing serves'}"
     return Text.assemble(
-        (found.name, "bold"), f"  {way}  ", coloured(summary.ready(found), identity.deleting),
+        (found.name, "bold"), f"  {way}  ", coloured(found),
         (f"  fleet {found.fleet}, namespace {identity.namespace}", "dim"),
     )  # fmt: skip
 
