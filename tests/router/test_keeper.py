@@ -159,3 +159,12 @@ async def test_a_configuration_that_envoy_does_not_take_is_said(world: World, mo
     world.envoy.takes = False
     world.put(v1=50, v2=50)
     await until("it is said", lambda: "has not taken a configuration (1 refused" in world.keeper.problem)
+
+
+async def test_a_new_process_knows_that_the_files_are_of_a_whole_picture(world: World) -> None:
+    assert not Keeper(world.picture, world.render, world.folder, world.envoy).taken
+    world.fill()
+    await taken(world, "100")
+    after = Keeper(world.picture, world.render, world.folder, world.envoy)
+    assert after.taken
+    assert after.applied == 0, "but not what is in force"

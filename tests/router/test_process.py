@@ -105,6 +105,12 @@ async def test_without_the_api_server_it_stays_ready_and_routes_as_before(
             assert "no answer from the API server" in answer["problem"] or "was cut" in answer["problem"]
             assert "lorafleet_router_stale_seconds 0.0\n" not in (await one.own("/metrics"))[1]
             assert (await one.ask("sql"))[0] == 200
+            assert one.router is not None
+            one.router.kill()
+            await one.router.wait()
+            await one.start_router()
+            await one.ready()
+            assert (await one.ask("sql"))[0] == 200, "also a new process goes on by what the last one knew"
             at = await write_status(plane, namespace, "sql", {"v2": 100})
             await between.mend()
             await applied(one, at)

@@ -27,6 +27,8 @@ BURST = 0.01
 AGAIN = 1.0
 """Seconds until a configuration that could not be made is tried again."""
 FIRST_LOOK, LAST_LOOK = 0.005, 0.5
+WHOLE = "whole"
+"""A file beside the others that says that they are of a whole picture, to a process that starts beside them."""
 LATE = 5.0
 """Seconds after which it is an error that Envoy has not taken a configuration."""
 
@@ -45,8 +47,9 @@ class Keeper:
         self._pending = Pending()
         self._written = asyncio.Event()
         self._applied = 0
-        self.taken = False
-        """Whether Envoy has come to run by a whole picture."""
+        self._settled = False
+        self.taken = (directory / WHOLE).exists()
+        """Whether Envoy has come to run by a whole picture, also one of a process before this one."""
         self.problem = ""
 
     def change(self) -> None:
@@ -58,7 +61,7 @@ class Keeper:
     @property
     def applied(self) -> int:
         """The resource version up to which adapters are in force in Envoy, also when the last ones changed nothing."""
-        settled = self.taken and not (self._changes.is_set() or self.writes_for or self._pending)
+        settled = self._settled and not (self._changes.is_set() or self.writes_for or self._pending)
         return self._picture.version if settled else self._applied
 
     @property
@@ -132,7 +135,9 @@ class Keeper:
         for one in settled:
             metrics.CONFIG_SECONDS.observe(time.monotonic() - one.since)
             self._applied = one.resource_version
-            self.taken = True
+        if settled and not self._settled:
+            (self._directory / WHOLE).touch()
+            self._settled = self.taken = True
         if settled and not self._pending:
             self._say("")
 

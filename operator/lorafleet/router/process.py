@@ -113,9 +113,11 @@ class Router:
     async def _ready(self) -> tuple[bool, Json]:
         problem = await self._obstacle()
         table = self._picture.table()
+        waits = ", ".join(self._picture.waits_for)
         details: Json = {
             "ready": not problem,
             "problem": problem or self._keeper.problem or self._watches.problem,
+            "reading": waits,
             "fleet": f"{self._environment.namespace}/{self._environment.fleet}",
             "routes": len(table.routes),
             "engines": len(table.engines),
@@ -125,10 +127,13 @@ class Router:
         return not problem, details
 
     async def _obstacle(self) -> str:
-        """Why no request may come here. A lost API server is none: routing goes on by what was known."""
+        """Why no request may come here. A lost API server is none: routing goes on by what was known.
+
+        Nor is it one that this process has not read everything yet, if one before it had.
+        """
         if self._stop.is_set():
             return "it drains: it was told to stop"
-        if self._picture.waits_for:
+        if not self._keeper.taken and self._picture.waits_for:
             return self._watches.problem or f"reading for the first time: {', '.join(self._picture.waits_for)}"
         if not self._keeper.taken:
             return self._keeper.problem or "Envoy does not run by the first configuration yet"
