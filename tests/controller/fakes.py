@@ -49,9 +49,12 @@ class Asked:
 
     def __init__(self) -> None:
         self.keys: list[Key] = []
+        self.first: list[Key] = []
 
-    def __call__(self, key: Key, after: float = 0.0) -> None:
+    def __call__(self, key: Key, after: float = 0.0, *, first: bool = False) -> None:
         self.keys.append(key)
+        if first:
+            self.first.append(key)
 
 
 def world_of(*states: FleetState) -> tuple[World, Asked]:

@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 
 from lorafleet.controller import fleetview
+from lorafleet.controller.fleetview import room
 from lorafleet.controller.state import FleetState
+from lorafleet.controller.world import World
+from tests.controller.fakes import world_of
 from tests.controller.fleets import SPEC, add_adapter, engine, hash_of, state_of
 
 LORA = ("--enable-lora", "--max-loras", "2")
@@ -135,3 +138,65 @@ def test_a_refused_version_is_checked_again_when_what_it_is_checked_against_chan
 def test_what_is_not_checked_changes_nothing() -> None:
     other = state_of({"drainTime": "1s", "storage": {**SPEC["storage"], "quota": "1Gi"}})
     assert fleetview.expectations(other) == fleetview.expectations(state_of())
+
+
+def kept_state(limit: int, **kept: int) -> FleetState:
+    """Adapters that serve one version each and keep some; ``waiting`` others wait."""
+    state = state_of({"capacity": {"maxCpuLoras": limit}})
+    for name, count in kept.items():
+        versions = [
+            {
+                "name": str(number),
+                "phase": "Loaded",
+                "digest": "sha256:x",
+                "provenAt": "2026-01-01T00:00:00Z",
+                "servedName": f"{name}/{number}-{'a' * 12}",
+                "kept": number > 0,
+            }
+            for number in range(count + 1)
+        ]
+        add_adapter(state, name, {"stableVersion": "0", "versions": versions}, uid=name)
+    return state
+
+
+def wait(state: FleetState, *names: str) -> None:
+    for name in names:
+        version = {"name": "1", "phase": "Published", "reason": "NoRoom", "digest": "sha256:x"}
+        add_adapter(state, name, {"versions": [version | {"servedName": f"{name}/1-{'c' * 12}"}]}, uid=name)
+
+
+def wanted_back(state: FleetState) -> dict[str, int]:
+    rooms = {name: room(state, state.adapters[name]) for name in ("a", "b")}
+    return {name: found.wanted_back for name, found in rooms.items() if found}
+
+
+def test_kept_versions_are_wanted_back_only_when_somebody_waits() -> None:
+    state = kept_state(5, a=2, b=1)
+    assert wanted_back(state) in ({}, {"a": 0, "b": 0})
+    wait(state, "c")
+    assert sum(wanted_back(state).values()) == 1
+    wait(state, "d", "e", "f", "g")
+    assert wanted_back(state) == {"a": 2, "b": 1}
+
+
+def test_what_is_free_or_leaves_is_counted_first() -> None:
+    state = kept_state(6, a=2, b=1)
+    wait(state, "c")
+    assert sum(wanted_back(state).values()) == 0
+    state = kept_state(5, a=2, b=1)
+    wait(state, "c")
+    state.keep.add("x/1-dddddddddddd")
+    assert sum(wanted_back(state).values()) == 0
+
+
+def test_adapters_with_kept_versions_look_when_somebody_begins_to_wait() -> None:
+    state = kept_state(5, a=2)
+    world, asked = world_of(state)
+    wait(state, "c")
+    adapter = state.adapters["c"]
+    state.contribute("c", None)
+    world._contribute(state, "c", adapter)
+    assert World.adapter_key(("ns", "a")) in asked.keys
+    asked.keys.clear()
+    world._contribute(state, "c", adapter)
+    assert asked.keys == []

@@ -166,3 +166,27 @@ async def test_a_worker_that_ignores_its_deadline_is_seen_as_stuck() -> None:
     assert queue.stuck() == [KEY]
     release.set()
     await queue.close()
+
+
+async def test_what_a_person_asked_for_comes_before_all_that_waits(queue: WorkQueue, work: Work) -> None:
+    keys = [Key("b", "ns", str(number)) for number in range(5)]
+    work.gate.clear()
+    for key in keys:
+        queue.add(key)
+    await asyncio.sleep(0)
+    queue.add(keys[3], first=True)
+    queue.add(keys[0], first=True)
+    queue.add(Key("b", "ns", "new"), first=True)
+    work.gate.set()
+    await quiet(queue)
+    assert [key.name for key in work.seen] == ["0", "0", "new", "3", "1", "2", "4"]
+
+
+async def test_being_first_is_for_one_time(queue: WorkQueue, work: Work) -> None:
+    keys = [Key("b", "ns", str(number)) for number in range(3)]
+    queue.add(keys[2], first=True)
+    await quiet(queue)
+    for key in keys:
+        queue.add(key)
+    await quiet(queue)
+    assert [key.name for key in work.seen] == ["2", "0", "1", "2"]

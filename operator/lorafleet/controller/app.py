@@ -131,11 +131,11 @@ class Operator:
         waiting: list[tuple[Key, float]] = []
         queue: WorkQueue | None = None
 
-        def ask(key: Key, after: float = 0.0) -> None:
+        def ask(key: Key, after: float = 0.0, *, first: bool = False) -> None:
             if queue is None:
                 waiting.append((key, after))
             else:
-                queue.add(key, after)
+                queue.add(key, after, first=first)
 
         def forget(key: Key) -> None:
             if queue is not None:

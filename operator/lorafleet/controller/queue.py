@@ -56,6 +56,7 @@ class _Entry:
     running: bool = False
     waiting: bool = False
     again: bool = False
+    first: bool = False
     failures: int = 0
     timer: asyncio.TimerHandle | None = None
     started: float = 0.0
@@ -79,11 +80,17 @@ class WorkQueue:
         self._loop = asyncio.get_running_loop()
         self._closed = False
 
-    def add(self, key: Key, after: float = 0.0) -> None:
-        """Asks for a reconcile, at the latest ``after`` seconds from now."""
+    def add(self, key: Key, after: float = 0.0, *, first: bool = False) -> None:
+        """Asks for a reconcile, at the latest ``after`` seconds from now; ``first``: before all others that wait."""
         if self._closed:
             return
         entry = self._entries.setdefault(key, _Entry())
+        if first and not entry.first:
+            entry.first = True
+            if entry.waiting:
+                ready = self._lanes[key.kind].ready
+                ready.remove(key)
+                ready.appendleft(key)
         if entry.waiting or (entry.again and after <= 0):
             return
         if after > 0:
@@ -97,7 +104,11 @@ class WorkQueue:
             entry.again = True
             return
         entry.waiting = True
-        self._lanes[key.kind].ready.append(key)
+        ready = self._lanes[key.kind].ready
+        if entry.first:
+            ready.appendleft(key)
+        else:
+            ready.append(key)
         self._dispatch(key.kind)
 
     def forget(self, key: Key) -> None:
@@ -158,7 +169,7 @@ class WorkQueue:
         QUEUE_DEPTH.labels(kind).set(len(state.ready))
 
     async def _work(self, key: Key, entry: _Entry, state: _LaneState) -> None:
-        entry.waiting, entry.running, entry.started = False, True, self._loop.time()
+        entry.waiting, entry.running, entry.first, entry.started = False, True, False, self._loop.time()
         again: float | None = None
         result = "ok"
         try:

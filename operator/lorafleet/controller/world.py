@@ -30,7 +30,7 @@ PROMPT_WRITES = 5.0
 class Asks(Protocol):
     """Where keys go."""
 
-    def __call__(self, key: Key, after: float = 0.0) -> None: ...
+    def __call__(self, key: Key, after: float = 0.0, *, first: bool = False) -> None: ...
 
 
 class World:
@@ -192,7 +192,9 @@ class World:
         state.adapters[adapter.name] = adapter
         self._fleet_of[adapter.ref] = fleet
         self._contribute(state, adapter.name, adapter)
-        self._ask(self.adapter_key(adapter.ref))
+        # Whoever changes a spec, or gives a verb, does not wait for thousands that only look again.
+        meant = known is not None and (known[1].generation, known[1].action) != (adapter.generation, adapter.action)
+        self._ask(self.adapter_key(adapter.ref), first=meant)
         if known is None:
             self.ask_fleet(state)
 
