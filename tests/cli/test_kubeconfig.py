@@ -66,6 +66,7 @@ def test_an_unknown_context_is_answered_with_those_that_are_there(tmp_path: Path
         (config(users=[{"name": "u", "user": {"auth-provider": {"name": "oidc", "k": SECRET}}}]), "cannot be used"),
         (config(users=[{"name": "u", "user": {"auth-provider": {"name": "gcp", "k": SECRET}}}]), "cannot be used"),
         (config(users=[{"user": {"token": SECRET}}]), "cannot be used"),
+        (config(users=[{"name": "u", "token": SECRET}]), "cannot be used"),
     ],
 )
 def test_a_kubeconfig_that_cannot_be_used_is_said_without_its_content(

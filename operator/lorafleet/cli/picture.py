@@ -83,8 +83,8 @@ def conditions(found: tuple[Condition, ...], now: datetime) -> Table:
 
 def over(step: RolloutStep, now_at: RolloutStatus, now: datetime) -> float:
     """Seconds of the present step's pause that are over."""
-    running = since(now_at.step_since, now) if not now_at.paused else None
-    return min(max(0.0, now_at.step_done + (running or 0.0)), step.pause_seconds)
+    running = since(now_at.step_since, now) or 0.0
+    return min(max(0.0, now_at.step_done + running), step.pause_seconds)
 
 
 def _title(found: Adapter) -> Text:
