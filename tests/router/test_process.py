@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from tests.router.engines import Engine, Stream
 from tests.router.objects import Object, served
 from tests.router.relay import relay
 from tests.router.statuses import about, address_of, through, write_engines, write_status
+from tests.servers.certificates import tls
 
 
 @asynccontextmanager
@@ -270,6 +272,34 @@ async def test_changed_keys_are_taken_up(plane: Plane, namespace: str, kubeconfi
         await until("the new key is taken", taken)
         assert await status("a-key") == 401
         assert "a-key" not in one.log() and "b-key" not in one.log()
+
+
+async def test_with_tls_and_keys_it_gets_ready_too(
+    plane: Plane, namespace: str, kubeconfig: str, tmp_path: Path
+) -> None:
+    """Envoy is asked whether it has taken each file; it says so of certificates and keys as well."""
+    pair = tls(tmp_path / "authority").server
+    (tmp_path / "tls").mkdir()
+    shutil.copy(pair.certificate, tmp_path / "tls" / "tls.crt")
+    shutil.copy(pair.key, tmp_path / "tls" / "tls.key")
+    (tmp_path / "engine-key").write_text("e-key")
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "alice").write_text("a-key")
+    settings = {
+        "tls_directory": tmp_path / "tls",
+        "engine_key_file": tmp_path / "engine-key",
+        "check_keys": True,
+        "client_keys_directory": tmp_path / "keys",
+    }
+    async with fleet_of(plane, namespace, 1) as engines, pod(tmp_path, kubeconfig, namespace, **settings) as one:
+        await one.ready()
+        headers = {"authorization": "Bearer a-key"}
+        where = f"https://127.0.0.1:{one.port}/v1/completions"
+        async with one.http.post(where, json={"model": "sql", "prompt": "x"}, headers=headers, ssl=False) as answer:
+            assert answer.status == 200
+        given = {name.lower(): value for name, value in engines[0].asked[-1].headers.items()}
+        assert given["authorization"] == "Bearer e-key", given
+        await applied(one, await write_status(plane, namespace, "sql", {"v2": 100}))
 
 
 @pytest.mark.parametrize(("settings", "said"), [({"fleet": ""}, "LORAFLEET_ROUTER_FLEET"), ({"port": 0}, "PORT")])
