@@ -185,11 +185,11 @@ async def test_prometheus_gets_our_names(tmp_path: Path) -> None:
 def test_ten_thousand_versions_are_read() -> None:
     lines = []
     for number in range(10_000):
-        name = f'served="adapter-{number}/1.0.0-0123456789ab"'
+        name = f"adapter-{number}/1.0.0-0123456789ab"
         lines += [
-            f'envoy_lorafleet_requests{{{name},code="200",flags="-"}} 5',
-            f'envoy_lorafleet_whole_ms{{{name},code="200",flags="-"}} 50',
-            f"envoy_lorafleet_first_ms{{{name}}} 5",
+            f'envoy_lorafleet_requests{{served="{name} 200 -"}} 5',
+            f'envoy_lorafleet_whole_ms{{served="{name} 200 -"}} 50',
+            f'envoy_lorafleet_first_ms{{served="{name}"}} 5',
         ]
     found = versions("\n".join(lines))
     assert len(found) == 10_000

@@ -6,7 +6,7 @@ Watched, and made anew by `render` whenever the table changes:
     engines.json   addresses of the cluster `engines`: all that are Ready, for the base model (EDS)
     adapters.json  addresses of the cluster `adapters`: those of them that have the adapters (EDS)
     keys.json      the clients' keys (ECDS), if `Settings.check_keys`
-    engine.json    the key that engines ask for, empty if they do not (SDS)
+    engine.key     what engines get as `authorization`, if they ask for a key; the Lua reads it when it is loaded
     tls.json       where the listener's certificate is, if clients speak TLS (SDS)
 """
 
@@ -19,7 +19,6 @@ from typing import Any
 from lorafleet.router.clusters import cluster
 from lorafleet.router.listener import (
     CERTIFICATE,
-    ENGINE_KEY,
     KEY_AUTH,
     KEYS_FILTER,
     LUA,
@@ -33,7 +32,7 @@ from lorafleet.router.table import EngineAddress, RoutingTable
 BOOTSTRAP = "envoy.json"
 ROUTES = "routes.json"
 KEYS = "keys.json"
-ENGINE = "engine.json"
+ENGINE_KEY = "engine.key"
 TLS = "tls.json"
 CLUSTERS = ("engines", "adapters")
 
@@ -50,12 +49,17 @@ def render(
 ) -> dict[str, bytes]:
     """The watched files, by name below ``directory``. The same input gives the same bytes."""
     secrets = secrets or Secrets()
-    lua = {"@type": LUA, "default_source_code": {"inline_string": script(table, settings)}}
-    files = {
+    key, version = None, ""
+    files = {}
+    if secrets.engine_key:
+        # Before the program that reads it.
+        files[ENGINE_KEY] = f"Bearer {secrets.engine_key}".encode()
+        key, version = directory / ENGINE_KEY, hashlib.sha256(files[ENGINE_KEY]).hexdigest()[:6]
+    lua = {"@type": LUA, "default_source_code": {"inline_string": script(table, settings, key, version)}}
+    files |= {
         ROUTES: _discovery(_extension(ROUTES_FILTER, lua)),
         "engines.json": _discovery(_assignment("engines", table.engines.values())),
         "adapters.json": _discovery(_assignment("adapters", usable(table))),
-        ENGINE: _discovery({"@type": _SECRET, "name": ENGINE_KEY, "generic_secret": {"secret": _bearer(secrets)}}),
     }
     if settings.tls_directory is not None:
         files[TLS] = _discovery(
@@ -102,10 +106,6 @@ def _assignment(name: str, engines: Iterable[EngineAddress]) -> dict[str, Any]:
 
 def _extension(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return {"@type": _EXTENSION, "name": name, "typed_config": config}
-
-
-def _bearer(secrets: Secrets) -> dict[str, str]:
-    return {"inline_string": f"Bearer {secrets.engine_key}" if secrets.engine_key else ""}
 
 
 def _certificate(folder: Path) -> dict[str, Any]:

@@ -109,7 +109,9 @@ class Keeper:
         """Writes what differs; the version of each file."""
         files = self._render(table)
         write(self._directory, files)
-        return {name: str(json.loads(content)["version_info"]) for name, content in files.items()}
+        return {
+            name: str(json.loads(content)["version_info"]) for name, content in files.items() if name.endswith(".json")
+        }
 
     async def _follow_written(self) -> None:
         """Asks Envoy what it runs by for as long as something written may not be in force."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from lorafleet.router.clusters import seconds, watched
 from lorafleet.router.errors import local_replies
-from lorafleet.router.measures import access_logs
+from lorafleet.router.measures import MEASURED_HEADER, SERVED_HEADER, access_logs
 from lorafleet.router.settings import MIB, Settings
 
 _TYPE = "type.googleapis.com/"
@@ -14,12 +14,12 @@ LUA = f"{_HTTP}.lua.v3.Lua"
 KEY_AUTH = f"{_HTTP}.api_key_auth.v3.ApiKeyAuth"
 ROUTES_FILTER = "lorafleet.routes"
 KEYS_FILTER = "lorafleet.keys"
-ENGINE_KEY = "engine"
 CERTIFICATE = "clients"
 
 _MANAGER = f"{_TYPE}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _TLS = f"{_TYPE}envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
-_SERVED = "x-lorafleet-served"
+_EARLY = f"{_TYPE}envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
+_PINNED = "x-lorafleet-pinned"
 
 
 def listener(settings: Settings, directory: Path) -> dict[str, Any]:
@@ -47,7 +47,6 @@ def _manager(settings: Settings, directory: Path) -> dict[str, Any]:
     filters = [
         *([_extension(KEYS_FILTER, (KEY_AUTH,), directory / "keys.json")] if settings.check_keys else []),
         _extension(ROUTES_FILTER, (LUA,), directory / "routes.json"),
-        _engine_key(directory),
         {
             "name": "envoy.filters.http.router",
             "typed_config": {"@type": f"{_HTTP}.router.v3.Router", "suppress_envoy_headers": True},
@@ -67,11 +66,10 @@ def _manager(settings: Settings, directory: Path) -> dict[str, Any]:
         "internal_address_config": {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]},
         "server_name": "lorafleet",
         "server_header_transformation": "PASS_THROUGH",
-        "normalize_path": True,
-        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        # Only paths that are exactly one of a list go on, so none has to be made normal first.
+        "early_header_mutation_extensions": [_own_headers_removed()],
         "stream_idle_timeout": seconds(settings.idle_timeout),
         "request_timeout": seconds(settings.body_timeout),
-        "request_headers_timeout": "30s",
         "common_http_protocol_options": {"idle_timeout": "3600s"},
         "drain_timeout": "5s",
     }
@@ -82,26 +80,8 @@ def _extension(name: str, types: tuple[str, ...], file: Path) -> dict[str, Any]:
     return {"name": name, "config_discovery": discovery}
 
 
-def _engine_key(directory: Path) -> dict[str, Any]:
-    # Always there: with an empty secret it adds nothing, so a key may come and go without a restart.
-    generic = {
-        "@type": f"{_TYPE}envoy.extensions.http.injected_credentials.generic.v3.Generic",
-        "credential": {"name": ENGINE_KEY, "sds_config": watched(directory / "engine.json")},
-        "header": "authorization",
-    }
-    return {
-        "name": "envoy.filters.http.credential_injector",
-        "typed_config": {
-            "@type": f"{_HTTP}.credential_injector.v3.CredentialInjector",
-            "overwrite": True,
-            "allow_request_without_credential": True,
-            "credential": {"name": "envoy.http.injected_credentials.generic", "typed_config": generic},
-        },
-    }
-
-
 def _routes(settings: Settings) -> dict[str, Any]:
-    served = {"name": _SERVED, "present_match": True}
+    served, pinned = ({"name": name, "present_match": True} for name in (SERVED_HEADER, _PINNED))
     health: dict[str, Any] = {"match": {"path": "/health"}, "direct_response": {"status": 200}}
     if settings.check_keys:
         # Whoever asks whether it lives has no key.
@@ -109,10 +89,27 @@ def _routes(settings: Settings) -> dict[str, Any]:
         health["typed_per_filter_config"] = {KEYS_FILTER: off}
     routes = [
         health,
+        {
+            "match": {"prefix": "/", "headers": [pinned]},
+            "route": _action("adapters", settings),
+            # How the Lua knows, when the answer comes, which name the client used.
+            "response_headers_to_add": [{"header": {"key": _PINNED, "value": "1"}}],
+        },
         {"match": {"prefix": "/", "headers": [served]}, "route": _action("adapters", settings)},
         {"match": {"prefix": "/"}, "route": _action("engines", settings)},
     ]
-    return {"name": "routes", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]}
+    return {
+        "name": "routes",
+        "virtual_hosts": [
+            {"name": "all", "domains": ["*"], "request_headers_to_remove": ["x-api-key", _PINNED], "routes": routes}
+        ],
+    }
+
+
+def _own_headers_removed() -> dict[str, Any]:
+    names = (SERVED_HEADER, MEASURED_HEADER, _PINNED)
+    config = {"@type": _EARLY, "mutations": [{"remove": name} for name in names]}
+    return {"name": "envoy.http.early_header_mutation.header_mutation", "typed_config": config}
 
 
 def _action(cluster: str, settings: Settings) -> dict[str, Any]:

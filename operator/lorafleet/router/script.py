@@ -7,6 +7,7 @@ adapter, ``name<TAB>served|weight|version|missing<TAB>…``; ``missing`` are num
 
 from functools import cache
 from importlib import resources
+from pathlib import Path
 
 from lorafleet.router.settings import Settings
 from lorafleet.router.table import EngineAddress, Route, RoutingTable
@@ -38,8 +39,12 @@ def too_large(settings: Settings) -> str:
     return f"The body is larger than the {settings.max_body_bytes} bytes that this router takes."
 
 
-def script(table: RoutingTable, settings: Settings) -> str:
-    """The whole program. Raises ValueError for a name that the table cannot hold."""
+def script(table: RoutingTable, settings: Settings, key: Path | None = None, version: str = "") -> str:
+    """The whole program. ``key`` is the file with what engines get as ``authorization``, ``version`` of what it holds.
+
+    The key itself is not in the program, which Envoy shows to whoever may ask it and may name in an error. Raises
+    ValueError for a name that the table cannot hold.
+    """
     versions = {target.served for route in table.routes.values() for target in route.targets}
     values = {
         "affinity": settings.affinity,
@@ -49,7 +54,6 @@ def script(table: RoutingTable, settings: Settings) -> str:
         "sticky_user": settings.sticky_user,
         "restore_model": settings.restore_model,
         "count_tokens": settings.count_tokens,
-        "answers": True,
         "list_pinned": settings.list_pinned,
         "measure_all": len(versions) <= settings.histograms,
         "paths": " ".join(PATHS),
@@ -59,6 +63,7 @@ def script(table: RoutingTable, settings: Settings) -> str:
             "local SETTINGS = {" + ", ".join(f"{name} = {_literal(value)}" for name, value in values.items()) + "}",
             f"local TOO_LARGE = {_literal(too_large(settings))}",
             "local LOADED = os.time()",
+            f"local KEY_FILE, KEY_VERSION = {_literal(key)}, {_literal(version)}",
             f"local TABLE = {_literal(pack(table, settings))}",
         ]
     )
@@ -112,6 +117,8 @@ def _literal(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
+    if value is None:
+        return "nil"
     text = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
     return f'"{text}"'
 

@@ -13,9 +13,7 @@ from lorafleet.router.measures import PREFIX
 PATTERN = rf"^{PREFIX}\."
 """What to ask Envoy's ``/stats/prometheus?filter=`` for."""
 
-_LINE = re.compile(
-    rf'^envoy_{PREFIX}_(\w+)\{{served="([^"]*)"(?:,code="(\d+)",flags="([^"]*)")?(?:,le="([^"]*)")?\}} (\S+)$', re.M
-)
+_LINE = re.compile(rf'^envoy_{PREFIX}_(\w+)\{{served="([^" ]*)(?: (\d+) ([^"]*))?"(?:,le="([^"]*)")?\}} (\S+)$', re.M)
 # Envoy's response flags: https://www.envoyproxy.io/docs, "%RESPONSE_FLAGS%". What it answers or cuts by itself.
 _OURS = frozenset({"UC", "UF", "UH", "UO", "UR", "UT", "URX", "LR", "SI", "NC", "OM", "DT", "UMSDR", "UPE"})
 _LEFT = frozenset({"DC", "DR", "DPE"})

@@ -21,22 +21,19 @@ local function substitute(text, needle, name)
   return concat(parts)
 end
 
--- How many bytes at the end of `text` may be the beginning of `needle`.
+-- Where the end of `text` may be the beginning of `needle`, or nil. Events end with a line, which is in no needle.
 local function begun(text, needle)
   if byte(text, -1) == 10 then
-    return 0
+    return nil
   end
-  local from = math.max(#text - #needle + 2, 1)
-  while true do
-    local at = find(text, '"', from, true)
-    if not at then
-      return 0
-    end
+  local at = find(text, '"', math.max(#text - #needle + 2, 1), true)
+  while at do
     if sub(text, at) == sub(needle, 1, #text - at + 1) then
-      return #text - at + 1
+      return at
     end
-    from = at + 1
+    at = find(text, '"', at + 1, true)
   end
+  return nil
 end
 
 -- Chat and completions say prompt_tokens and completion_tokens, responses and messages input_tokens and output_tokens.
@@ -54,20 +51,50 @@ end
 
 local function count(handle, prompt, completion)
   if prompt then
-    local metadata = handle:streamInfo():dynamicMetadata()
-    metadata:set('lorafleet', 'used', true)
-    metadata:set('lorafleet', 'prompt', prompt)
-    metadata:set('lorafleet', 'completion', completion or 0)
+    handle:streamInfo():dynamicMetadata():set('lorafleet', 'used', { prompt = prompt, completion = completion or 0 })
   end
 end
 
-local function stream(handle, needle, name)
+local MODEL = '"model":"'
+
+-- What to look for and what to put in its place; nil when the text names no version of ours, with the place of a name that
+-- is not whole yet. The answer itself says which version it is of: that costs less than to remember it.
+local function naming(text, pinned)
+  local at = find(text, MODEL, 1, true)
+  while at do
+    local from = at + #MODEL
+    local close = find(text, '"', from, true)
+    if not close then
+      return nil, nil, at
+    end
+    local served = sub(text, from, close - 1)
+    local name = owner[served]
+    if name then
+      if pinned then
+        for version, target in pairs(entry_of(name).pinned) do
+          if target.served == served then
+            name = name .. '@' .. version
+            break
+          end
+        end
+      end
+      return MODEL .. served .. '"', MODEL .. name .. '"'
+    end
+    at = find(text, MODEL, close, true)
+  end
+  return nil
+end
+
+-- A stream names its model in the first event; until then nothing is known to look for.
+local function stream(handle, pinned)
+  local needle, name
   local held, prompt, completion = '', nil, nil
   for chunk in handle:bodyChunks() do
     local size = chunk:length()
     if size > 0 then
       local came = chunk:getBytes(0, size)
       local text = held ~= '' and held .. came or came
+      held = ''
       if SETTINGS.count_tokens then
         local found, more = tokens(text)
         if found then
@@ -75,13 +102,17 @@ local function stream(handle, needle, name)
         end
       end
       if SETTINGS.restore_model then
-        text = substitute(text, needle, name)
-        local open = begun(text, needle)
-        if open > 0 then
-          held = sub(text, -open)
-          text = sub(text, 1, -open - 1)
-        else
-          held = ''
+        local open
+        if not needle then
+          needle, name, open = naming(text, pinned)
+        end
+        if needle then
+          text = substitute(text, needle, name)
+        end
+        open = open or begun(text, needle or MODEL)
+        if open then
+          held = sub(text, open)
+          text = sub(text, 1, open - 1)
         end
         if text ~= came then
           chunk:setBytes(text)
@@ -92,56 +123,50 @@ local function stream(handle, needle, name)
   count(handle, prompt, completion)
 end
 
-function envoy_on_response(handle)
-  local found = handle:streamInfo():dynamicMetadata():get('lorafleet')
-  local names = found and found.names
-  if not names then
-    return
-  end
-  local headers = handle:headers()
-  local kind = headers:get('content-type') or ''
-  local at = find(names, '\n', 1, true)
-  local served, asked = sub(names, 1, at - 1), sub(names, at + 1)
-  local needle, name = '"model":"' .. served .. '"', '"model":"' .. asked .. '"'
-  if find(kind, 'text/event-stream', 1, true) == 1 then
-    handle:streamInfo():dynamicMetadata():set('lorafleet', 'stream', true)
-    if SETTINGS.restore_model or SETTINGS.count_tokens then
-      stream(handle, needle, name)
-    end
-    return
-  end
-  if find(kind, 'application/json', 1, true) ~= 1 then
-    return
-  end
-  local length = tonumber(headers:get('content-length') or '')
-  if not length or length > WHOLE then
-    headers:remove('content-length')
-    stream(handle, needle, name)
-    return
-  end
-  local status = headers:get(':status')
+local function whole(handle, headers, pinned)
   local body = handle:body()
   if not body then
     return
   end
   local text = body:getBytes(0, body:length())
-  if status == '404' then
-    -- vLLM 0.32.0 says "The model `x` does not exist."; other 404s are about the request.
-    if find(text, 'does not exist', 1, true) and find(text, served, 1, true) then
-      headers = handle:headers()
+  local needle, name = naming(text, pinned)
+  if SETTINGS.count_tokens then
+    count(handle, tokens(text))
+  end
+  if needle then
+    if SETTINGS.restore_model then
+      body:setBytes(substitute(text, needle, name))
+    end
+  -- vLLM 0.32.0 says "The model `x` does not exist."; its other 404s are about the request, and our own say no such type.
+  elseif find(text, '"NotFoundError"', 1, true) and find(text, '` does not exist', 1, true) then
+    headers = handle:headers()
+    if headers:get(':status') == '404' then
       headers:replace(':status', '503')
       headers:replace('retry-after', '1')
       body:setBytes(NOT_LOADED)
     end
-    return
   end
-  if SETTINGS.count_tokens then
-    count(handle, tokens(text))
+end
+
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  local kind = headers:get('content-type') or ''
+  local pinned = headers:get('x-lorafleet-pinned')
+  if pinned then
+    headers:remove('x-lorafleet-pinned')
   end
-  if SETTINGS.restore_model then
-    local changed = substitute(text, needle, name)
-    if changed ~= text then
-      body:setBytes(changed)
+  if find(kind, 'text/event-stream', 1, true) == 1 then
+    handle:streamInfo():dynamicMetadata():set('lorafleet', 'stream', true)
+    if SETTINGS.restore_model or SETTINGS.count_tokens then
+      stream(handle, pinned)
+    end
+  elseif find(kind, 'application/json', 1, true) == 1 then
+    local length = tonumber(headers:get('content-length') or '')
+    if length and length <= WHOLE then
+      whole(handle, headers, pinned)
+    elseif SETTINGS.restore_model or SETTINGS.count_tokens then
+      headers:remove('content-length')
+      stream(handle, pinned)
     end
   end
 end

@@ -25,7 +25,7 @@ local function fraction(state)
 end
 
 -- The lines of the table by adapter, as positions: an entry is made of its line on first use.
-local positions, entries, base = {}, {}, {}
+local positions, entries, base, owner = {}, {}, {}, {}
 local base_list, engines, adapter_list = {}, {}, nil
 for at, name in gmatch(TABLE, '()([^\t\n]+)[^\n]*\n') do
   positions[name] = at
@@ -88,6 +88,7 @@ local function entry_of(name)
   entry = { targets = {}, pinned = {}, total = 0 }
   for served, weight, version, missing in gmatch(text, '\t([^|\t]+)|(%d*)|([^|\t]*)|([^\t]*)') do
     local target = { served = served, weight = tonumber(weight) or 0, hosts = hosts_of(served, missing) }
+    owner[served] = name
     if target.weight > 0 then
       entry.targets[#entry.targets + 1] = target
       entry.total = entry.total + target.weight
@@ -104,9 +105,6 @@ end
 -- the weight scales it, so a rising weight only wins keys, and no two adapters or rollouts favour the same keys.
 local function choose(name, entry, key)
   local targets = entry.targets
-  if #targets < 2 then
-    return targets[1]
-  end
   if key then
     local state = absorb(absorb(absorb(absorb(0, name), '\n'), key), '\n')
     local best, least = nil, huge
