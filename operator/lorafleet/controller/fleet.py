@@ -16,7 +16,7 @@ from lorafleet.api.names import served_name
 from lorafleet.api.rolloutstatus import RolloutPhase
 from lorafleet.controller import fleetstatus
 from lorafleet.controller.fleetview import fleet_view, rank_limit
-from lorafleet.controller.metrics import ADAPTERS, DAMAGED, ENGINES, ROLLOUTS, ROUTERS, STORAGE, WAITING
+from lorafleet.controller.metrics import ADAPTERS, DAMAGED, ENGINES, ROLLOUTS, ROUTERS, STORAGE, WAITING, WEIGHT
 from lorafleet.controller.objects import Fleet
 from lorafleet.controller.pods import PodWatches
 from lorafleet.controller.queue import Key
@@ -36,7 +36,7 @@ PATIENCE = 5.0
 """Seconds between looks while a fleet waits for something that sends no event."""
 
 
-GAUGES = (ENGINES, ADAPTERS, DAMAGED, WAITING, STORAGE, ROUTERS, ROLLOUTS)
+GAUGES = (ENGINES, ADAPTERS, DAMAGED, WAITING, STORAGE, ROUTERS, ROLLOUTS, WEIGHT)
 
 
 @dataclass
