@@ -23,6 +23,7 @@ class Script(Kube):
         self.answers = list(answers)
         self.asked: list[tuple[str, Any]] = []
         self.away: KubeError | None = None
+        self.cut = asyncio.Event()
 
     async def list(self, where: str, **query: str) -> Object:
         self.asked.append(("list", query.get("continue")))
@@ -43,7 +44,8 @@ class Script(Kube):
         assert opened is not None
         opened()
         if events is None:
-            await asyncio.Event().wait()
+            await self.cut.wait()
+            raise self.away or KubeError(0, "ClientError", "cut")
         for kind, name, at in events:
             yield kind, named(name, at)
 
@@ -124,11 +126,15 @@ async def test_an_object_that_cannot_be_taken_ends_nothing() -> None:
 
 async def test_it_says_since_when_and_why_it_has_not_heard_of_the_server() -> None:
     script = Script(([], "7", ""))
-    script.away = KubeError(0, "ClientError", "no answer")
     one = Follower(script, "/somewhere", Heard().sink)
+    assert one.stale > 0, "it has not heard of it yet"
     task = asyncio.create_task(one.run())
-    await until("it has lost the server", lambda: one.problem)
-    assert "no answer" in one.problem and one.stale > 0
+    await until("the watch stands", lambda: not one.stale)
+    script.away = KubeError(0, "ClientError", "no answer")
+    script.cut.set()
+    await until("it has lost the server", lambda: one.stale)
+    assert "no answer" in one.problem
+    script.cut.clear()
     script.away = None
     await until("it hears the server again", lambda: not one.stale)
     assert one.problem == ""

@@ -34,7 +34,7 @@ async def drain(admin: Admin, leave: float, grace: float) -> None:
             if now - begin >= grace:
                 break
             idle = connections == 0 or now - quiet_since >= QUIET
-            if now - begin >= leave and not active and idle:
+            if now - begin >= leave and idle:
                 break
     except AdminError as error:
         log.warning("Envoy is gone; there is nothing to wait for", extra={"error": str(error)})

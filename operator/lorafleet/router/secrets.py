@@ -20,9 +20,9 @@ def read_secrets(environment: Environment) -> Secrets:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The keys of a mounted Secret; what begins with two dots is the kubelet's."""
+    """The keys of a mounted Secret; the kubelet's own entries are folders."""
     try:
-        found = sorted(one for one in folder.iterdir() if not one.name.startswith("..") and one.is_file())
+        found = sorted(one for one in folder.iterdir() if one.is_file())
     except OSError as error:
         raise SecretsError(f"{folder}: {error.strerror}; mount the Secret with the clients' keys there") from None
     if not found:
