@@ -125,6 +125,15 @@ async def test_an_error_is_neither_until_it_came_again_and_again(one: Ground, mo
     assert (passed, "5 times in a row" in message, "500" in message) == (0, True, True)
 
 
+async def test_an_engine_that_is_away_says_nothing_of_a_version(one: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "FIRST_AGAIN", 0.0)
+    one.fake.stop()
+    for _ in range(probes.TRIES + 1):
+        assert await one.ask() is not None
+    assert one.result() == (0, "")
+    assert ("engine", "fleet/e") in keys(one.asked), "it is listed again, and found to be away"
+
+
 async def test_an_engine_that_forgot_the_version_is_listed_again_and_nothing_counts(one: Ground) -> None:
     del one.fake.adapters[SERVED]
     assert await one.ask() is not None

@@ -41,7 +41,7 @@ def test_others_that_roll_out_count_and_the_adapter_itself_does_not() -> None:
     state = fleet(maxConcurrent=1)
     put(state, "a", RUNS)
     put(state, "b", WAITS)
-    assert "1 adapters roll out at once" in refused(state, "b")
+    assert "as many adapters roll out as spec.rollouts.maxConcurrent allows, 1: a" in refused(state, "b")
     assert refused(state, "a") == ""
 
 

@@ -76,16 +76,18 @@ class ProbeReconciler:
             wrong = await _wrong(client, engine, served, probing.probe)
         except NotLoaded:
             # Not as listed: the listing is read again, and then it is loaded.
-            engine.listed_at = float("-inf")
-            answered.due = monotonic() + FIRST_AGAIN
-            self._world.ask_engine(state, engine.name)
+            self._list_again(state, engine, answered)
         except Rejected as error:
             answered.failure, result = Refusal(engine.name, Reason.PROBE_FAILED, error.message), "failed"
         except Misconfigured:
             answered.due = monotonic() + RECHECK
             self._clients.refused()
         except EngineError as error:
-            self._failed(engine, error, answered)
+            if error.reason is Reason.UNREACHABLE and not await _answers(client):
+                # The engine is away, whatever it is asked: that says nothing of a version.
+                self._list_again(state, engine, answered)
+            else:
+                self._failed(engine, error, answered)
             result = "failed" if answered.failure else result
         else:
             answered.passed, result = not wrong, "failed" if wrong else "passed"
@@ -97,6 +99,11 @@ class ProbeReconciler:
         if answered.decided:
             complete = answered.failure is not None or probing.decided(state.engines.values())
             self._world.ask_served(state, served, 0.0 if complete else SOON)
+
+    def _list_again(self, state: FleetState, engine: Engine, answered: Answered) -> None:
+        engine.listed_at = float("-inf")
+        answered.due = monotonic() + FIRST_AGAIN
+        self._world.ask_engine(state, engine.name)
 
     @staticmethod
     def _failed(engine: Engine, error: EngineError, answered: Answered) -> None:
@@ -137,6 +144,15 @@ def most_used(state: FleetState, count: int) -> list[str]:
             if seen and seen.request_count and version.served_name in state.carrying and version.served_name:
                 used.append((seen.request_count, seen.last_used or "", version.served_name))
     return [served for _, _, served in heapq.nlargest(count, used)]
+
+
+async def _answers(client: EngineClient) -> bool:
+    """Whether an engine answers at all."""
+    try:
+        await client.loaded()
+    except EngineError:
+        return False
+    return True
 
 
 async def _wrong(client: EngineClient, engine: Engine, served: str, probe: Probe) -> str:
