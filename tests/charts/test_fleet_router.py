@@ -198,6 +198,13 @@ def test_an_update_takes_no_router_away_before_its_successor_is_ready() -> None:
     assert containers(PLAIN)["router"]["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "stats"}
 
 
+@pytest.mark.parametrize(("values", "scheme"), [(PLAIN, "HTTP"), (FULL, "HTTPS")])
+def test_envoy_is_asked_for_its_health_as_clients_ask(values: Object, scheme: str) -> None:
+    envoy = containers(values)["envoy"]
+    for probe in ("startupProbe", "livenessProbe"):
+        assert envoy[probe]["httpGet"] == {"path": "/health", "port": "http", "scheme": scheme}
+
+
 def test_the_operator_and_engines_know_routers_by_their_labels() -> None:
     labels = pod_of(PLAIN)["metadata"]["labels"]
     assert (labels[ROUTER_LABEL], labels[FLEET_LABEL]) == ("x", "x")

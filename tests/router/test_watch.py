@@ -107,3 +107,16 @@ async def test_the_last_table_stays_without_the_api_server_and_what_was_missed_c
             await until("the deletion is known", lambda: set(picture.table().routes) == {"sql"})
             assert picture.table().routes["sql"].targets == (Target(served("sql", "v2"), 100),)
         await kube.close()
+
+
+async def test_an_object_as_large_as_kubernetes_takes_is_read_from_a_watch(plane: Plane, namespace: str) -> None:
+    """aiohttp's own limit of a line is 128 KiB, and a watch that stops there comes back to it for ever."""
+    await plane.fleet(namespace)
+    async with watching(plane.kube, namespace) as (watches, picture):
+        await until("all is read", lambda: not picture.waits_for and not watches.stale)
+        await plane.adapter(namespace, "sql", "v1")
+        where = path(API_VERSION, ADAPTER_PLURAL, namespace, "sql")
+        await plane.merge(where, {"metadata": {"annotations": {"note": "x" * 250_000}}})
+        at = await write_status(plane, namespace, "sql", {"v1": 100})
+        await until("the status is known", lambda: picture.version >= at)
+        assert picture.table().routes["sql"].targets == (Target(served("sql", "v1"), 100),)

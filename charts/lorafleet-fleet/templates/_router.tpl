@@ -70,3 +70,10 @@ readOnlyRootFilesystem: true
 capabilities:
   drop: [ALL]
 {{- end -}}
+
+{{/* Answered by Envoy itself, without a key. */}}
+{{- define "fleet.envoyHealth" -}}
+path: /health
+port: http
+scheme: {{ ternary "HTTPS" "HTTP" (ne .Values.router.tls.secretName "") }}
+{{- end -}}
