@@ -92,6 +92,15 @@ def test_failures_in_a_row_up_to_the_limit() -> None:
     assert cluster.serving() == {"1": 100}
 
 
+def test_failures_in_a_row_go_on_counting_at_the_next_step() -> None:
+    cluster = begun(failureLimit=2)
+    minute(cluster, ok=50, errors=50)
+    cluster.act("promote")
+    assert cluster.serving() == {"1": 50, "2": 50}
+    minute(cluster, ok=50, errors=50)
+    assert cluster.serving() == {"1": 100}
+
+
 def test_too_few_requests_hold_and_never_pass_and_never_fail() -> None:
     cluster = begun()
     for _ in range(40):

@@ -1,5 +1,6 @@
 """How long a rollout may be without progress, and what is none."""
 
+from lorafleet.api.model import timestamp
 from tests.rollout.test_analysis import judged
 from tests.rollout.test_steps import begun, rules
 from tests.rollout.worlds import Cluster, spec
@@ -114,3 +115,15 @@ def test_an_analysis_that_decides_nothing_for_too_long_is_a_lack_of_progress() -
     cluster.wait(60)
     cluster.reconcile()
     assert cluster.serving() == {"1": 100}
+
+
+def test_a_judgement_that_passed_moves_the_deadline() -> None:
+    cluster = Cluster(judged("1"))
+    cluster.settle()
+    cluster.spec = judged("1", "2", steps=[{"weight": 10, "pause": {}}])
+    cluster.settle()
+    before = cluster.rollout.progress_at
+    cluster.requests("2", ok=100)
+    cluster.wait(60)
+    cluster.reconcile()
+    assert cluster.rollout.progress_at == timestamp(cluster.now) > before

@@ -1,5 +1,9 @@
 """The functional gate: a version answers on every usable engine before it gets its first request."""
 
+from dataclasses import replace
+
+from lorafleet.rollout.decide import decide
+from lorafleet.rollout.observed import Probed
 from tests.rollout.test_steps import begun, rules, served
 from tests.rollout.worlds import Cluster, spec
 
@@ -39,6 +43,17 @@ def test_an_engine_that_comes_before_the_first_weight_has_to_answer_too() -> Non
     cluster.settle()
     assert cluster.serving() == {"1": 100}
     assert "0 of 3 usable engines" in cluster.message()
+
+
+def test_every_usable_engine_has_to_answer() -> None:
+    cluster = rolling()
+    cluster.mute.add("2")
+    cluster.settle()
+    observed = cluster.observe()
+    half = decide(replace(observed, probes={served("2"): Probed(1)}))
+    assert [share.version for share in half.status.traffic] == ["1"]
+    both = decide(replace(observed, probes={served("2"): Probed(2)}))
+    assert [share.version for share in both.status.traffic] == ["1", "2"]
 
 
 def test_a_wrong_answer_aborts_a_rollout_before_its_first_request() -> None:

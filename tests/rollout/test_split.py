@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from lorafleet.api.adapter import LoRAAdapterSpec
+from lorafleet.api.adapter import LoRAAdapterSpec, ServedTraffic, VersionPhase, VersionStatus
+from lorafleet.rollout.draft import Draft
+from lorafleet.rollout.split import in_force, serving
 from tests.rollout.test_steps import begun, rules, served
 from tests.rollout.worlds import Cluster, spec
 
@@ -104,3 +106,12 @@ def test_a_version_that_lost_its_share_drains() -> None:
     cluster.wait(31)
     cluster.settle()
     assert served("2") not in cluster.engines["e0"]
+
+
+def test_weight_is_never_inherited_by_other_bytes_of_the_same_version() -> None:
+    loaded = VersionStatus(name="1", phase=VersionPhase.LOADED, served_name="a/1-new")
+    former = (ServedTraffic(version="1", served_name="a/1-old", weight=100),)
+    draft = Draft(versions={"1": loaded}, stable=None, traffic=former)
+    assert serving(draft) == frozenset()
+    assert in_force(draft, {"1": 100}, frozenset()) == ()
+    assert in_force(draft, {"1": 100}, frozenset({"1"}))[0].served_name == "a/1-new"

@@ -49,16 +49,14 @@ def keep(draft: Draft, observed: Observed, busy: AbstractSet[str], todo: Todo) -
 def _place(draft: Draft, name: str, observed: Observed, todo: Todo) -> bool:
     """Whether a version has a place still, or gets one that nobody waits for."""
     room = observed.room
-    if room is None:
-        return True
     version = draft.versions[name]
     served = version.served_name
     assert served
-    others = max(room.waiting - 1, room.ahead, 0)
+    others = max(room.waiting - 1, room.ahead, 0) if room else 0
     if version.phase is VersionPhase.DRAINING:
         return not others
-    held = room.held | frozenset(todo.places)
-    if served in held or room.limit - len(held) > others:
+    held = room.held | frozenset(todo.places) if room else frozenset()
+    if room is None or served in held or room.limit - len(held) > others:
         todo.places.append(served)
         return True
     return False

@@ -42,7 +42,7 @@ class Line:
         most = self.rollouts.max_concurrent
         if most is not None and len(self.rolling) >= most:
             names = ", ".join(sorted(self.rolling)[:3]) + (", …" if len(self.rolling) > 3 else "")
-            return f"{len(self.rolling)} adapters roll out at once, as many as spec.rollouts.maxConcurrent: {names}"
+            return f"as many adapters roll out as spec.rollouts.maxConcurrent allows, {most}: {names}"
         return ""
 
 
