@@ -84,9 +84,31 @@ def test_a_version_that_was_taken_back_gets_no_share_by_an_edit() -> None:
     cluster.settle()
     assert cluster.serving() == {"1": 100}
     assert cluster.condition("Stalled") == ("True", "RolloutAborted")
+    cluster.spec = ab("1", "2", "3", v1=50, v3=50)
+    cluster.settle()
+    cluster.spec = ab("1", "2", "3", v1=50, v2=50)
+    cluster.settle()
+    assert cluster.serving() == {"1": 50, "3": 50}, "the former shares stay"
     cluster.act("retry")
     cluster.settle()
     assert cluster.serving() == {"1": 50, "2": 50}
+
+
+def test_what_was_rolled_back_and_serves_until_another_is_loaded_does_not_stay_by_an_edit() -> None:
+    cluster = Cluster(spec("1", "2", active="1", rollout=rules([])))
+    cluster.settle()
+    cluster.spec = spec("1", "2", rollout=rules([]))
+    cluster.settle()
+    cluster.wait(60)
+    cluster.settle()
+    cluster.act("rollback")
+    assert cluster.serving() == {"2": 100}
+    cluster.spec = ab("1", "2", v2=100)
+    cluster.reconcile()
+    assert cluster.condition("Stalled") == ("True", "RolledBack")
+    cluster.spec = ab("1", "2", v1=50, v2=50)
+    cluster.settle()
+    assert cluster.serving() == {"1": 100}
 
 
 def test_verbs_of_rollouts_are_refused_and_name_the_field() -> None:

@@ -177,9 +177,7 @@ def _barred(draft: Draft, name: str, observed: Observed) -> bool:
 
 
 def _ready(draft: Draft, name: str, observed: Observed) -> bool:
-    """Whether a version may have its first weight, as far as it is up to probes and to what was taken back."""
-    if _barred(draft, name, observed):
-        return False
+    """Whether a version may have its first weight, as far as it is up to probes."""
     return not needs_probe(draft, name, observed) or probing(draft.versions[name], observed).gate is Gate.OPEN
 
 
@@ -187,8 +185,10 @@ def _shares(draft: Draft, observed: Observed) -> Shares:
     """The shares that there shall be, whether or not they are possible now."""
     assert observed.spec is not None
     split = fixed(observed.spec)
-    if split:
-        return {} if any(_barred(draft, name, observed) for name in split) else split
+    refused = any(_barred(draft, name, observed) for name in split)
+    leaves = any(_barred(draft, name, observed) for name in serving(draft))
+    if split and not (refused and leaves):
+        return {} if refused else split
     if draft.stable is None:
         return {}
     if draft.rollout is None or not draft.rollout.weight:

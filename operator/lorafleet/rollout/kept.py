@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 
 from lorafleet.api.adapter import LoRAAdapterSpec, LoRAAdapterStatus, VersionPhase
 from lorafleet.rollout import versions as steps
-from lorafleet.rollout.draft import Draft, Todo, aborted
+from lorafleet.rollout.draft import Draft, Todo
 from lorafleet.rollout.observed import Observed
 
 
@@ -31,7 +31,7 @@ def keep(draft: Draft, observed: Observed, busy: AbstractSet[str], todo: Todo) -
         bytes_there = version.digest is not None and version.phase is not VersionPhase.REMOVING
         if name in busy or entry is None or not bytes_there or not version.proven_at:
             continue
-        if not steps.replaced(version, entry) and not aborted(entry, draft.aborted):
+        if not steps.replaced(version, entry):
             found.append((version.proven_at, name))
     chosen = [name for _, name in sorted(found, reverse=True)[:limit]]
     loaded = [name for name in chosen if draft.versions[name].kept or draft.versions[name].phase in steps.ON_ENGINES]

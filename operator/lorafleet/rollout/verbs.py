@@ -153,7 +153,7 @@ def _served_before(draft: Draft, observed: Observed) -> list[str]:
     found = []
     for entry in observed.spec.versions:
         version = draft.versions[entry.name]
-        if version.proven_at is None or entry.name == draft.stable or aborted(entry, draft.aborted):
+        if version.proven_at is None or entry.name == draft.stable:
             continue
         if not replaced(version, entry):
             found.append((version.proven_at, entry.name))
