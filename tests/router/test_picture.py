@@ -89,6 +89,16 @@ def test_adapter_that_is_gone_is_not_routed(picture: Picture, told: Told, how: s
     assert picture.table().routes == {}
 
 
+def test_deleted_adapter_is_routed_until_its_traffic_ends(picture: Picture) -> None:
+    one = adapter("sql", version("sql", "v1"), traffic=traffic("sql", v1=100), at=8)
+    one["metadata"]["deletionTimestamp"] = "2026-11-26T00:00:00Z"
+    picture.put_adapter(one)
+    assert "sql" in picture.table().routes
+    one["status"]["traffic"] = []
+    picture.put_adapter(one)
+    assert "sql" not in picture.table().routes
+
+
 def test_adapters_of_other_fleets_are_nothing_to_us(picture: Picture, told: Told) -> None:
     picture.put_adapter(adapter("x", version("x", "v1"), fleet="other", traffic=traffic("x", v1=100)))
     assert told.count == 0 and set(picture.table().routes) == {"sql"}

@@ -63,6 +63,10 @@ class Picture:
         except Unreadable as error:
             log.error("an adapter is routed as before", extra={"adapter": name, "error": str(error)})
             return
+        if adapter["metadata"].get("deletionTimestamp") and not route.targets:
+            # Not "try again soon", which is for what has yet to be loaded.
+            self._drop_route(name)
+            return
         former = self._routes.get(name)
         if route == former:
             return
