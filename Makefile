@@ -47,4 +47,4 @@ cluster-down: ## leaves no process, mount, network namespace or address behind
 	@$(RUN) python -m e2e.cluster --name $(NAME) down
 
 bench: ## all benchmarks, one JSON line each
-	@for name in fanout hung converge repair idle objects sync bulk publish dedupe rollback split; do $(RUN) python -m bench $$name || exit 1; done
+	@for name in fanout hung converge repair idle objects sync bulk publish dedupe rollback split router routes; do $(RUN) python -m bench $$name || exit 1; done

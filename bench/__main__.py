@@ -27,6 +27,8 @@ NAMES = (
     "dedupe",
     "rollback",
     "split",
+    "router",
+    "routes",
 )
 
 

@@ -38,6 +38,7 @@ NEEDS = {
     "libc": Need("/usr/include/stdio.h", "libc6-dev"),
     "seccomp": Need("/usr/include/seccomp.h", "libseccomp-dev"),
     "pkg-config": Need("pkg-config", "pkg-config"),
+    "wrk": Need("wrk", "wrk"),
 }
 NODE = ("cni", "nft", "iptables", "conntrack", "ip", "mount")
 

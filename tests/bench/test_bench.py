@@ -51,5 +51,11 @@ def test_a_quick_run_does_its_work_and_prints_one_line_of_json(name: str) -> Non
     elif name == "split":
         assert all(found["also"].values())
         assert set(found["raw"]) == {"at_5", "at_25", "at_50"}
+    elif name == "router":
+        assert found["also"]["no_request_failed"]
+        assert set(found["raw"]["requests_per_s"]) == {"ours", "rust", "rust_round_robin", "direct"}
+    elif name == "routes":
+        assert found["also"]["no_request_failed"]
+        assert set(found["raw"]["in_force_s"]) == {"10", "100"}
     else:
         assert loads(found["raw"]) == LOADS[name]

@@ -49,7 +49,11 @@ def _manager(settings: Settings, directory: Path) -> dict[str, Any]:
         _extension(ROUTES_FILTER, (LUA,), directory / "routes.json"),
         {
             "name": "envoy.filters.http.router",
-            "typed_config": {"@type": f"{_HTTP}.router.v3.Router", "suppress_envoy_headers": True},
+            "typed_config": {
+                "@type": f"{_HTTP}.router.v3.Router",
+                "suppress_envoy_headers": True,
+                "dynamic_stats": False,
+            },
         },
     ]
     return {
@@ -61,6 +65,7 @@ def _manager(settings: Settings, directory: Path) -> dict[str, Any]:
         "local_reply_config": local_replies(settings),
         "generate_request_id": False,
         "use_remote_address": True,
+        "skip_xff_append": True,
         "xff_num_trusted_hops": settings.trusted_hops,
         # Nobody may steer retries and timeouts by x-envoy-* headers, from whatever address.
         "internal_address_config": {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]},

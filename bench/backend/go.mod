@@ -1,0 +1,3 @@
+module lorafleet/bench/backend
+
+go 1.24
