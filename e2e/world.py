@@ -7,6 +7,7 @@ would leave them, questions to engines as a client would ask them. It decides no
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -60,6 +61,7 @@ class World:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.kubeconfig = cluster.kubeconfig()
+        self._trained: set[str] = set()
 
     @classmethod
     def up(cls, name: str = "lorafleet") -> World:
@@ -156,21 +158,24 @@ class World:
     def train(self, wanted: Sequence[dict[str, Any]], namespace: str = NAMESPACE) -> None:
         """Adapters by peft at ``incoming/<name>`` of the claim; see ``make_adapters`` for the options.
 
-        Each folder appears whole, by a rename, as a careful trainer leaves it.
+        Each folder appears whole, by a rename, as a careful trainer leaves it. The same options give the same files, so
+        what was trained for one scenario is copied for others.
         """
         incoming = self.volume_path(namespace) / "incoming"
         incoming.mkdir(mode=0o755, exist_ok=True)
-        jobs = []
-        places = []
-        for one in wanted:
-            options = {**one}
-            name = str(options.pop("name"))
-            places.append((incoming / f".{name}", incoming / name))
-            jobs.append({"folder": str(incoming / f".{name}"), "base_name": BASE, **options})
-        make_adapters(jobs)
-        for new, place in places:
-            shutil.rmtree(place, ignore_errors=True)
-            new.rename(place)
+        jobs = [{"base_name": BASE, **one} for one in wanted]
+        names = [str(job.pop("name")) for job in jobs]
+        keys = [hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:12] for job in jobs]
+        made = paths.state_dir(self.cluster.name) / "trained"
+        new = {key: job for key, job in zip(keys, jobs, strict=True) if key not in self._trained}
+        if new:
+            make_adapters([{"folder": str(made / key), **job} for key, job in new.items()])
+            self._trained.update(new)
+        for name, key in zip(names, keys, strict=True):
+            part = incoming / f".{name}"
+            shutil.rmtree(incoming / name, ignore_errors=True)
+            shutil.copytree(made / key, part)
+            part.rename(incoming / name)
 
     def forget_training(self, namespace: str = NAMESPACE) -> None:
         """Removes what ``train`` made."""
