@@ -55,6 +55,9 @@ class AdapterLife(RuleBasedStateMachine):
         self.split: list[dict[str, object]] = []
         self.names: tuple[list[str], str] = (["1"], "1")
         self.barred: set[tuple[str, str]] = set()
+        self.things_settle()
+        self.names = (list(NAMES), "1")
+        self.change_rollout({"steps": [{"weight": 5, "pause": "10s"}, {"weight": 50, "pause": {}}]})
 
     def write(self) -> None:
         known, active = self.names
@@ -93,6 +96,17 @@ class AdapterLife(RuleBasedStateMachine):
     def annotate(self, verb: str) -> None:
         self.tokens += 1
         self.cluster.action = f"{verb}@{self.tokens}"
+
+    @rule(version=versions)
+    def a_version_is_released(self, version: str) -> None:
+        self.names = (list(NAMES), version)
+        self.write()
+        self.things_settle()
+
+    @rule(verb=verbs)
+    def a_person_acts(self, verb: str) -> None:
+        self.annotate(verb)
+        self.things_settle()
 
     @rule(version=versions, retry=st.booleans())
     def breaks(self, version: str, retry: bool) -> None:
@@ -180,8 +194,19 @@ class AdapterLife(RuleBasedStateMachine):
         if cluster.action and not cluster.spec.suspend:
             assert after.last_handled_action == cluster.action
             assert after.action_message
+            if cluster.action != before.last_handled_action and cluster.action.startswith("abort") and before.rollout:
+                self._is_aborted(before.rollout.version, weights)
         assert len(after.history) <= 20
         self._a_status_does_not_tick()
+
+    def _is_aborted(self, name: str, weights: dict[str, int]) -> None:
+        """By a person, who wants the weight to go in the very same status."""
+        status = self.cluster.status
+        known = {entry.name: entry_hash(entry) for entry in self.cluster.spec.versions}
+        if name in known:
+            assert (name, known[name]) in {(one.version, one.entry_hash) for one in status.aborted}
+        if status.stable_version in weights and not self.cluster.spec.traffic and self.cluster.fleet:
+            assert name not in self.cluster.serving()
 
     def _what_is_paused_stays(self, before: LoRAAdapterStatus, after: LoRAAdapterStatus) -> None:
         was, now = before.rollout, after.rollout
