@@ -146,10 +146,13 @@ class Operator:
         pods = PodWatches(kube, world, self._died)
         sync = SyncReconciler(world, kube, settings)
         scrubs = Scrubs(kube, settings)
+        # Made once: to read the trusted certificates takes a while, just when the Lease has to be renewed.
+        trust = ssl.create_default_context()
         secrets = Secrets(kube)
-        clients = EngineClients(secrets, _engine_transport())
-        statistics = Statistics(world, kube, _pod_http(statistics_.AT_ONCE))
-        prometheus = Prometheus(world, secrets, httpx.AsyncClient(timeout=prometheus_.DEADLINE, trust_env=False))
+        clients = EngineClients(secrets, _engine_transport(trust))
+        statistics = Statistics(world, kube, _pod_http(statistics_.AT_ONCE, trust))
+        asking = httpx.AsyncClient(timeout=prometheus_.DEADLINE, verify=trust, trust_env=False)
+        prometheus = Prometheus(world, secrets, asking)
         await self._fill(world)
         queue = WorkQueue(
             {
@@ -163,8 +166,8 @@ class Operator:
         for key, after in waiting:
             queue.add(key, after)
         stop = asyncio.Event()
-        progress = ProgressPoller(world, _pod_http(AT_ONCE))
-        reports = longreports.LongReports(world, _pod_http(longreports.AT_ONCE))
+        progress = ProgressPoller(world, _pod_http(AT_ONCE, trust))
+        reports = longreports.LongReports(world, _pod_http(longreports.AT_ONCE, trust))
         work: list[tuple[str, Coroutine[Any, Any, Any]]] = [
             ("events", writer.post_events()),
             ("progress", progress.run()),
@@ -235,7 +238,7 @@ class Operator:
         taking.cancel()
 
 
-def _engine_transport() -> Callable[[], httpx.AsyncHTTPTransport]:
+def _engine_transport(trust: ssl.SSLContext) -> Callable[[], httpx.AsyncHTTPTransport]:
     """Makes the connections to one engine.
 
     Each engine has its own: a pool of httpcore (1.0.9) looks at all its connections for every request, and at all again
@@ -243,13 +246,13 @@ def _engine_transport() -> Callable[[], httpx.AsyncHTTPTransport]:
     """
     # vLLM closes connections that were idle for 5 s.
     limits = httpx.Limits(max_connections=None, keepalive_expiry=4.0)
-    return partial(httpx.AsyncHTTPTransport, verify=ssl.create_default_context(), limits=limits, trust_env=False)
+    return partial(httpx.AsyncHTTPTransport, verify=trust, limits=limits, trust_env=False)
 
 
-def _pod_http(at_once: int) -> httpx.AsyncClient:
-    """An HTTP client for sync pods: each is asked rarely and gone soon, so no connection is kept."""
+def _pod_http(at_once: int, trust: ssl.SSLContext) -> httpx.AsyncClient:
+    """An HTTP client for pods that are asked rarely, so no connection is kept."""
     limits = httpx.Limits(max_connections=at_once, max_keepalive_connections=0)
-    return httpx.AsyncClient(limits=limits, timeout=TIMEOUT, trust_env=False)
+    return httpx.AsyncClient(limits=limits, timeout=TIMEOUT, verify=trust, trust_env=False)
 
 
 async def main(settings: Settings) -> int:
