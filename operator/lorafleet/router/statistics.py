@@ -13,7 +13,16 @@ from lorafleet.router.measures import PREFIX
 PATTERN = rf"^{PREFIX}\."
 """What to ask Envoy's ``/stats/prometheus?filter=`` for."""
 
-_LINE = re.compile(rf'^envoy_{PREFIX}_(\w+)\{{served="([^" ]*)(?: (\d+) ([^"]*))?"(?:,le="([^"]*)")?\}} (\S+)$', re.M)
+_COUNTERS = re.compile(
+    rf"^envoy_{PREFIX}_(requests|whole_ms|first|first_ms|prompt_tokens|completion_tokens)"
+    r'\{served="([^" ]*)(?: (\d+) ([^"]*))?"\} (\d+)$',
+    re.M,
+)
+_SERIES = re.compile(
+    rf"^envoy_{PREFIX}_(whole|first_token)_(bucket|sum|count)"
+    r'\{served="([^"]*)"(?:,le="([^"]*)")?\} (\S+)$',
+    re.M,
+)
 # Envoy's response flags: https://www.envoyproxy.io/docs, "%RESPONSE_FLAGS%". What it answers or cuts by itself.
 _OURS = frozenset({"UC", "UF", "UH", "UO", "UR", "UT", "URX", "LR", "SI", "NC", "OM", "DT", "UMSDR", "UPE"})
 _LEFT = frozenset({"DC", "DR", "DPE"})
@@ -67,12 +76,11 @@ class Numbers:
 def numbers(text: str) -> dict[str, Numbers]:
     """What ``text`` says, by served name."""
     found: dict[str, Numbers] = {}
-    for name, served, code, flags, _, value in _LINE.findall(text):
-        if name in ("requests", "whole_ms", "first", "first_ms") or name in _NAMES:
-            one = found.get(served)
-            if one is None:
-                one = found[served] = Numbers()
-            _add(one, name, code, flags, int(value))
+    for name, served, code, flags, value in _COUNTERS.findall(text):
+        one = found.get(served)
+        if one is None:
+            one = found[served] = Numbers()
+        _add(one, name, code, flags, int(value))
     return found
 
 
@@ -104,11 +112,9 @@ def exposition(text: str) -> str:
         *_family("lorafleet_router_tokens_total", "counter", _tokens(found, labels)),
     ]
     series: dict[str, list[str]] = {name: [] for name in _HISTOGRAMS.values()}
-    for name, served, _, _, bound, value in _LINE.findall(text):
-        stem, _, part = name.rpartition("_")
-        family = _HISTOGRAMS.get(stem)
-        if family is not None and part in ("bucket", "sum", "count"):
-            series[family].append(_sample(family, part, labels.get(served) or _labels(served), bound, value))
+    for name, part, served, bound, value in _SERIES.findall(text):
+        family = _HISTOGRAMS[name]
+        series[family].append(_sample(family, part, labels.get(served) or _labels(served), bound, value))
     for family, samples in series.items():
         lines += _family(family, "histogram", samples)
     return "\n".join(lines) + "\n" if lines else ""

@@ -48,7 +48,7 @@ local function resolve(handle, headers, asked, user)
   end
   local target = entry.targets[1]
   if entry.targets[2] then
-    target = choose(name, entry, key_of(headers, user))
+    target = choose(entry, key_of(headers, user))
   end
   if not target then
     return fail(handle, '503', 'server_error', 'model_not_ready',

@@ -103,10 +103,10 @@ end
 
 -- Without a key by chance. With one by weighted rendezvous hashing: each target draws from the key a lot of its own and
 -- the weight scales it, so a rising weight only wins keys, and no two adapters or rollouts favour the same keys.
-local function choose(name, entry, key)
+local function choose(entry, key)
   local targets = entry.targets
   if key then
-    local state = absorb(absorb(absorb(absorb(0, name), '\n'), key), '\n')
+    local state = absorb(absorb(0, key), '\n')
     local best, least = nil, huge
     for _, target in ipairs(targets) do
       local lot = -log(fraction(absorb(state, target.served))) / target.weight
