@@ -77,6 +77,7 @@ class ObjectStoreSource:
         if file.size is not None and start >= file.size:
             return
         where = f"{file.path} of {self._where}"
+        small = file.size is not None and file.size <= CHUNK_BYTES
         options: dict[str, Any] = {"range": {"offset": start}} if start else {}
         if file.locator:
             options["if_match"] = f'"{file.locator}"'
@@ -88,7 +89,14 @@ class ObjectStoreSource:
             # Some stores do not know If-Match.
             if _etag(result.meta) not in (file.locator, "") or result.meta["size"] != file.size:
                 raise changed(where)
-            chunks = result.stream(min_chunk_size=CHUNK_BYTES)
+            if small:
+                # All at once: each chunk of a stream is one more wait for the library's threads.
+                whole = result.bytes()
+            else:
+                chunks = result.stream(min_chunk_size=CHUNK_BYTES)
+        if small:
+            yield whole
+            return
         while True:
             with self._errors(where):
                 chunk = next(chunks, None)
