@@ -13,7 +13,6 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,6 @@ from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.artifacts.files import WEIGHTS_FILE, Limits, check_sizes
 from lorafleet.sources.base import Checksum, Chunk, Listing, Source, SourceFile
 from lorafleet.store.attempts import Attempt, Head
-from lorafleet.store.beside import Start, beside, now
 from lorafleet.store.reading import Pace, ahead, read
 
 if TYPE_CHECKING:
@@ -221,11 +219,8 @@ class Transfer:
         arriving = _arriving(file)
         path = self._into.parts / part if part else self._into.tree / file.path
         try:
-            with (
-                closing(self._stream(file, counted, head)) as chunks,
-                nullcontext(now) if _is_small(file) else beside("lorafleet-hash") as start,
-            ):
-                self._into.fs.write_file(path, self._marked(part, counted, arriving, chunks, start), sync=False)
+            with closing(self._stream(file, counted, head)) as chunks:
+                self._into.fs.write_file(path, self._marked(part, counted, arriving, chunks), sync=False)
             counted.finish()
         except BaseException:
             with suppress(Exception):
@@ -243,14 +238,9 @@ class Transfer:
         yield from ahead(lambda ended: read(self._source, file, start, self._pace, ended), self._check)
 
     def _marked(
-        self, part: str | None, counted: "_Counted", arriving: "Arriving | None", chunks: Iterator[Chunk], start: Start
+        self, part: str | None, counted: "_Counted", arriving: "Arriving | None", chunks: Iterator[Chunk]
     ) -> Iterator[Chunk]:
         marked, at = 0, time.monotonic()
-
-        def look(chunk: Chunk) -> None:
-            counted.hash(chunk)
-            if arriving is not None:
-                arriving.add(chunk)
 
         def mark() -> None:
             nonlocal marked, at
@@ -260,12 +250,10 @@ class Transfer:
 
         try:
             for chunk in chunks:
-                counted.add(len(chunk))
-                wait = start(partial(look, chunk))
-                try:
-                    yield chunk
-                finally:
-                    wait()
+                counted.add(chunk)
+                if arriving is not None:
+                    arriving.add(chunk)
+                yield chunk
                 self._check()
                 self._meter.add(len(chunk))
                 if time.monotonic() - at >= self._marks.every_seconds:
@@ -332,16 +320,13 @@ class _Counted:
         self._other = None if file.checksum is None else _other_hash(file.checksum, file.size)
         self.done = 0
 
-    def add(self, size: int) -> None:
-        """Count the next bytes, which are to be hashed. Raises ArtifactError (SourceChanged, SizeLimitExceeded)."""
-        self.done += size
+    def add(self, chunk: Chunk) -> None:
+        """Count and hash. Raises ArtifactError (SourceChanged, SizeLimitExceeded)."""
+        self.done += len(chunk)
         if self._file.size is None:
             check_sizes([(self._file.path, self.done)], self._limits)
         elif self.done > self._file.size:
             raise self._changed("more")
-
-    def hash(self, chunk: Chunk) -> None:
-        """Hash what was counted."""
         self._hash.update(chunk)
         if self._other is not None:
             self._other.update(chunk)
