@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorafleet.api.reasons import Reason
+from lorafleet.artifacts import tensors as tensors_of
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.artifacts.safetensors_header import Header, Pair, Weights, read_header
 from lorafleet.artifacts.tensors import _CHUNK, scan
@@ -53,7 +54,11 @@ def _weights(header: Header) -> Weights:
         ("F64", 0x7FF8_0000_0000_0000, False),
     ],
 )
-def test_each_pattern_of_bits_is_finite_or_not(tmp_path: Path, dtype: str, bits: int, finite: bool) -> None:
+@pytest.mark.parametrize("few", [0, 1024], ids=["numpy", "plain"])
+def test_each_pattern_of_bits_is_finite_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, bits: int, finite: bool, few: int
+) -> None:
+    monkeypatch.setattr(tensors_of, "_FEW", few)
     item = {"F32": "<u4", "BF16": "<u2", "F16": "<u2", "F64": "<u8"}[dtype]
     numbers = np.full((3, 5), 1, item)
     numbers[1, 2] = bits

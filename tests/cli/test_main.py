@@ -1,5 +1,6 @@
 """The command as such: help, completion, and that no command pays for another."""
 
+import json
 import os
 import pty
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters import adapter
+from tests.adapters import BASE, adapter
 from tests.cli.commands import lorafleet
 
 LOCAL = ("version", "sync", "operator", "inspect", "store", "store ls", "store verify", "store gc")
@@ -37,22 +38,37 @@ def test_the_shell_completes_commands() -> None:
     assert done.stdout.split() == ["ls", "verify", "gc"]
 
 
-def test_sync_starts_without_what_only_people_need(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "lorafleet", "sync", "--plan", "{}", "--termination-log", log],
+def test_a_job_starts_without_what_only_people_and_large_adapters_need(tmp_path: Path) -> None:
+    adapter(tmp_path / "claim" / "a")
+    (tmp_path / "volume").mkdir()
+    item = {"adapter": "a", "version": "1", "source": {"volume": {"path": "a"}}, "claim": str(tmp_path / "claim")}
+    plan = {"root": str(tmp_path / "volume"), "model": BASE, "baseModels": [BASE], "items": [item]}
+    done = _job(tmp_path, LORAFLEET_PLAN=json.dumps(plan))
+    assert done.returncode == 0
+    assert '"servedName":"a/1-' in (tmp_path / "log").read_text()
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "lorafleet.cli.sync" in imported
+    others = {"typer", "rich", "yaml", "lorafleet.cli.inspect", "kopf", "kubernetes", "obstore", "numpy"}
+    assert imported & others == set()
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "http"])
+def test_a_job_says_as_any_command_what_is_wrong_with_its_environment(tmp_path: Path, port: str) -> None:
+    done = _job(tmp_path, LORAFLEET_PLAN="{}", LORAFLEET_PROGRESS_PORT=port)
+    assert done.returncode == 2
+    assert "LORAFLEET_PROGRESS_PORT" in done.stderr
+    assert not (tmp_path / "log").exists()
+
+
+def _job(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "lorafleet", "sync"],
+        env={**os.environ, "TERMINATION_LOG": str(folder / "log"), **environment},
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
-    assert done.returncode == 0
-    assert "plan" in log.read_text()
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert "lorafleet.cli.sync" in imported
-    others = {"rich", "yaml", "lorafleet.cli.inspect", "lorafleet.cli.store", "kopf", "kubernetes", "obstore", "numpy"}
-    others |= {"lorafleet.cli.people", "lorafleet.cli.asking", "lorafleet.kube"}
-    assert imported & others == set()
 
 
 def test_a_bar_is_shown_on_a_terminal_and_nowhere_else(tmp_path: Path) -> None:

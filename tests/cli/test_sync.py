@@ -130,7 +130,7 @@ def test_removals_make_room_before_anything_is_published(place: Path) -> None:
     assert [result.reason for result in report.results] == [None, None]
     assert report.results[1] == ItemResult(i=1, served_name=old.served_name)
     removed = next(n for n, step in enumerate(fs.steps) if step.startswith("remove_folder"))
-    assert removed < fs.steps.index("make_folder parts")
+    assert removed < fs.steps.index("make_folder tree")
 
 
 def test_a_report_says_what_the_volume_looks_like(place: Path) -> None:
@@ -281,7 +281,7 @@ def test_a_stop_in_the_middle_of_a_file_ends_that_item(place: Path) -> None:
 
     class Stopping(PosixFileSystem):
         def write_file(self, path: Path, chunks: Any, *, sync: bool = True) -> None:
-            if path.parent.name == "parts":
+            if path.parent.name == "tree":
                 stop.ask()
             POSIX.write_file(path, chunks, sync=sync)
 

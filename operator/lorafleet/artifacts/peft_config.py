@@ -144,8 +144,12 @@ def with_base_model(data: bytes, model: str) -> bytes:
     config = _object(data)
     config["base_model_name_or_path"] = model
     # A line for each field, as PEFT writes it; `indent` would make a slow encoder do the rest, too.
-    lines = (f"  {json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in config.items())
+    lines = (f"  {_encode(name)}: {_encode(value)}" for name, value in config.items())
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+
+_encode = json.JSONEncoder(allow_nan=False).encode
+"""Made once: ``json.dumps`` with an option makes one for each value."""
 
 
 def _object(data: bytes) -> dict[str, Any]:

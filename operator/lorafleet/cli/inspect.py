@@ -28,7 +28,7 @@ from lorafleet.cli.terminal import bar, console, document
 from lorafleet.sources import Listing
 from lorafleet.store.attempts import Attempt, attempt
 from lorafleet.store.build import Fetched, How, Request, convert, receive, require_pinned
-from lorafleet.store.fs import POSIX
+from lorafleet.store.fs import POSIX, remove_tree
 from lorafleet.store.layout import Layout, prepare
 from lorafleet.store.proof import verify_signature
 from lorafleet.store.transfer import Progress, no_progress
@@ -174,8 +174,7 @@ class _Inspector:
                 raise
             # The check of the signature says so; all others can be made without one.
             self._unsigned = error
-            for path in list(self._into.parts.iterdir()):
-                self._into.fs.remove_file(path)
+            remove_tree(self._into.fs, self._into.parts)
             self._receive(replace(wanted, signature=False))
 
     def _receive(self, wanted: Wanted) -> None:

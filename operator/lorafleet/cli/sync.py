@@ -8,10 +8,11 @@ Kubernetes and needs none.
 import logging
 import math
 import os
+import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -153,6 +154,16 @@ def main(plan_json: str, termination_log: Path, log_level: str, port: int = plan
         logging.shutdown()
         os._exit(code)
     return code
+
+
+def from_environment(environment: Mapping[str, str]) -> int | None:
+    """``main`` with what a Job's environment says, as the command line reads it; None when that would refuse it."""
+    plan = environment.get(plans.PLAN_ENV)
+    port = environment.get("LORAFLEET_PROGRESS_PORT") or str(plans.PROGRESS_PORT)
+    if not plan or not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535:
+        return None
+    log_level = environment.get("LORAFLEET_LOG_LEVEL") or "INFO"
+    return main(plan, Path(environment.get("TERMINATION_LOG") or "/dev/termination-log"), log_level, int(port))
 
 
 def _wait(worker: threading.Thread, stop: Stop) -> None:

@@ -6,6 +6,7 @@ address is never asked for those of the node. Objects are read only as they were
 
 import hashlib
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,9 @@ CHUNK_BYTES = 256 * 1024
 _LIST_PAGE = 1000
 _DEPTH = 10
 """How many times more objects may be below the folder than in it: listing costs a request for each thousand."""
+
+_OPENING = threading.Lock()
+"""Items that begin at the same time are to have one client: each reads all of the system's authorities."""
 
 _STATUS = re.compile(r"Server returned non-2xx status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z]{1,64})</Code>")
@@ -77,6 +81,7 @@ class ObjectStoreSource:
         if file.size is not None and start >= file.size:
             return
         where = f"{file.path} of {self._where}"
+        small = file.size is not None and file.size <= CHUNK_BYTES
         options: dict[str, Any] = {"range": {"offset": start}} if start else {}
         if file.locator:
             options["if_match"] = f'"{file.locator}"'
@@ -88,7 +93,14 @@ class ObjectStoreSource:
             # Some stores do not know If-Match.
             if _etag(result.meta) not in (file.locator, "") or result.meta["size"] != file.size:
                 raise changed(where)
-            chunks = result.stream(min_chunk_size=CHUNK_BYTES)
+            if small:
+                # All at once: each chunk of a stream is one more wait for the library's threads.
+                whole = result.bytes()
+            else:
+                chunks = result.stream(min_chunk_size=CHUNK_BYTES)
+        if small:
+            yield whole
+            return
         while True:
             with self._errors(where):
                 chunk = next(chunks, None)
@@ -175,7 +187,8 @@ def _open(spec: ObjectStoreSpec, secret: Secret) -> Any:
         config.pop("aws_default_region", None)
         config["aws_region"] = spec.region
     try:
-        return _bucket(parts.scheme, parts.netloc, frozenset(config.items()), spec.endpoint, secret.authorities())
+        with _OPENING:
+            return _bucket(parts.scheme, parts.netloc, frozenset(config.items()), spec.endpoint, secret.authorities())
     except (BaseError, OSError, ValueError) as error:
         raise secret.invalid(
             f"has keys that source {spec.url} cannot use ({type(error).__name__})",

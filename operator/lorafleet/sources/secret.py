@@ -37,12 +37,16 @@ class Secret:
 
     def get(self, key: str) -> bytes | None:
         """The value of a key, None without it. Raises ArtifactError (SecretInvalid)."""
-        if key not in self.names():
+        if self.folder is None:
+            self.names()
             return None
-        assert self.folder is not None
         try:
             with (self.folder / key).open("rb") as file:
                 return file.read(_MAX_BYTES)
+        except FileNotFoundError:
+            # Without the key, or without any.
+            self.names()
+            return None
         except OSError as error:
             raise self._unreadable(f"its key {key!r}", error) from None
 

@@ -55,7 +55,7 @@ class Attempt:
     numbers: "Numbers | None" = None
     """What was found in the weights of ``tree`` while they arrived."""
     parts: Path = field(init=False)
-    """Files on their way, by a name that says all about which bytes they are."""
+    """Files on their way, by a name that says all about which bytes they are; there for those that are large."""
     tree: Path = field(init=False)
     """The version as it will be published."""
     old: Path = field(init=False)
@@ -63,6 +63,11 @@ class Attempt:
 
     def __post_init__(self) -> None:
         self.parts, self.tree, self.old = (self.folder / name for name in ("parts", "tree", "old"))
+
+    def make_parts(self) -> None:
+        """Make the folder of files on their way, for whoever has one. Raises OSError."""
+        with suppress(FileExistsError):
+            self.fs.make_folder(self.parts)
 
     def mark(self, part: str, size: int, sha256: str) -> None:
         """Say that the first bytes of a part are written. Raises OSError."""
@@ -86,7 +91,7 @@ def attempt(layout: Layout, adapter: str, version: str, fs: FileSystem, *, resum
     """
     one = Attempt(layout.new_staging(f"{adapter}.{version}"), fs)
     try:
-        for folder in (one.folder, one.parts, one.tree):
+        for folder in (one.folder, one.tree):
             fs.make_folder(folder)
         with _SIGNS.of(one):
             if resume:

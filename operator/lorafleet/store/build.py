@@ -166,9 +166,10 @@ def _files(
     source.confirm(listing)
     archives = [one for one in received if one.file.archive]
     if archives:
-        return _unpack([(one.file, one.part) for one in archives], request, into, meter)
+        return _unpack([(one.file, one.part) for one in archives if one.part], request, into, meter)
     for one in received:
-        volume.fs.rename(one.part, into.tree / one.file.path)
+        if one.part is not None:
+            volume.fs.rename(one.part, into.tree / one.file.path)
         into.numbers = one.numbers or into.numbers
     return tuple(sorted([*taken, *(one.digest for one in received)], key=lambda file: file.path))
 

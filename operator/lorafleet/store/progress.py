@@ -82,7 +82,15 @@ def serve(board: Board, port: int) -> Callable[[], None] | None:
         return None
     run = partial(server.serve_forever, poll_interval=_END_SECONDS)
     threading.Thread(target=run, name="lorafleet-progress", daemon=True).start()
-    return server.shutdown
+    listening = server
+
+    def silence() -> None:
+        # Wakes the server, which would look whether it is to end only now and then.
+        with suppress(OSError):
+            listening.socket.shutdown(socket.SHUT_RDWR)
+        listening.shutdown()
+
+    return silence
 
 
 def _bind(family: socket.AddressFamily, address: str, port: int, board: Board) -> _Server:

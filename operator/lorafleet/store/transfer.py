@@ -133,11 +133,11 @@ class _Over(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A file that is in ``parts`` under the name ``part``. ``numbers``: those of large weights."""
+    """A file that is at ``part``; None: where it belongs in ``tree``. ``numbers``: those of large weights."""
 
     file: SourceFile
     digest: FileDigest
-    part: Path
+    part: Path | None
     numbers: "Numbers | None" = None
 
 
@@ -168,6 +168,8 @@ class Transfer:
 
     def run(self, files: tuple[SourceFile, ...]) -> tuple[Received, ...]:
         """Fetch files. Raises ArtifactError, OSError, and what the progress raises; no thread goes on after it."""
+        if not all(_goes_straight(file) for file in files):
+            self._into.make_parts()
         if len(files) == 1 or all(_is_small(file) for file in files):
             # Threads would cost more than they gain: other items are fetched meanwhile.
             return tuple(self._fetch(file) for file in files)
@@ -188,8 +190,8 @@ class Transfer:
             raise
 
     def _fetch(self, file: SourceFile) -> Received:
-        part = self._part(file)
-        head = self._into.heads.get(part)
+        part = None if _goes_straight(file) else self._part(file)
+        head = self._into.heads.get(part) if part else None
         with nullcontext() if _is_small(file) else _waiting(_LANES, self._check):
             try:
                 return self._write(file, part, head)
@@ -198,18 +200,24 @@ class Transfer:
             except ArtifactError as error:
                 if error.reason is not Reason.SOURCE_CORRUPT:
                     raise
-            self._into.forget(part)
+            self._forget(file, part)
             try:
                 return self._write(file, part, None)
             except ArtifactError as error:
                 if error.reason is Reason.SOURCE_CORRUPT:
-                    self._into.forget(part)
+                    self._forget(file, part)
                 raise
 
-    def _write(self, file: SourceFile, part: str, head: Head | None) -> Received:
+    def _forget(self, file: SourceFile, part: str | None) -> None:
+        if part:
+            self._into.forget(part)
+        else:
+            self._into.fs.remove_file(self._into.tree / file.path)
+
+    def _write(self, file: SourceFile, part: str | None, head: Head | None) -> Received:
         counted = _Counted(file, self._limits, self._meter)
         arriving = _arriving(file)
-        path = self._into.parts / part
+        path = self._into.parts / part if part else self._into.tree / file.path
         try:
             with closing(self._stream(file, counted, head)) as chunks:
                 self._into.fs.write_file(path, self._marked(part, counted, arriving, chunks), sync=False)
@@ -218,7 +226,7 @@ class Transfer:
             with suppress(Exception):
                 self._meter.add(-counted.done)
             raise
-        return Received(file, counted.digest(), path, arriving.numbers() if arriving else None)
+        return Received(file, counted.digest(), path if part else None, arriving.numbers() if arriving else None)
 
     def _stream(self, file: SourceFile, counted: "_Counted", head: Head | None) -> Generator[Chunk, None, None]:
         if head is not None and (file.size is None or head.size <= file.size):
@@ -230,9 +238,16 @@ class Transfer:
         yield from ahead(lambda ended: read(self._source, file, start, self._pace, ended), self._check)
 
     def _marked(
-        self, part: str, counted: "_Counted", arriving: "Arriving | None", chunks: Iterator[Chunk]
+        self, part: str | None, counted: "_Counted", arriving: "Arriving | None", chunks: Iterator[Chunk]
     ) -> Iterator[Chunk]:
         marked, at = 0, time.monotonic()
+
+        def mark() -> None:
+            nonlocal marked, at
+            if self._resume and part is not None and counted.done - marked >= self._marks.every_bytes:
+                self._into.mark(part, counted.done, counted.sha256)
+                marked, at = counted.done, time.monotonic()
+
         try:
             for chunk in chunks:
                 counted.add(chunk)
@@ -241,19 +256,15 @@ class Transfer:
                 yield chunk
                 self._check()
                 self._meter.add(len(chunk))
-                far = counted.done - marked >= self._marks.every_bytes
-                if self._resume and far and time.monotonic() - at >= self._marks.every_seconds:
-                    self._into.mark(part, counted.done, counted.sha256)
-                    marked, at = counted.done, time.monotonic()
+                if time.monotonic() - at >= self._marks.every_seconds:
+                    mark()
         except OSError:
             raise
         except Exception:
             # All that was counted is written: a later attempt can go on here.
-            if self._resume and counted.done - marked >= self._marks.every_bytes:
-                self._into.mark(part, counted.done, counted.sha256)
+            mark()
             raise
-        if self._resume and counted.done - marked >= self._marks.every_bytes:
-            self._into.mark(part, counted.done, counted.sha256)
+        mark()
 
     def _check(self) -> None:
         if self._failed.is_set():
@@ -276,6 +287,11 @@ def _arriving(file: SourceFile) -> "Arriving | None":
 
 def _is_small(file: SourceFile) -> bool:
     return file.size is not None and file.size <= LARGE_BYTES
+
+
+def _goes_straight(file: SourceFile) -> bool:
+    """Whether a file is written where it belongs: no later attempt goes on with so little, nor is it unpacked."""
+    return _is_small(file) and not file.archive
 
 
 def _head(head: Head, counted: "_Counted") -> Iterator[bytes]:

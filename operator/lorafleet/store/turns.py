@@ -6,11 +6,12 @@ into changing threads. So they take turns that last from one wait for the networ
 takes long even so, everything on the volume is slow, as over a network, and more of them run side by side.
 """
 
+import queue
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lorafleet.sources.base import Chunk, Listing, Source, SourceFile
 from lorafleet.store.fs import FileSystem
@@ -18,6 +19,8 @@ from lorafleet.store.transfer import is_small
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+Answer = TypeVar("Answer")
 
 AT_ONCE = 2
 SLOW_SECONDS = 0.1
@@ -28,20 +31,24 @@ class Turns:
     """The turns of a process. Threads without one run as they like."""
 
     def __init__(self, at_once: int = AT_ONCE, slow: float = SLOW_SECONDS) -> None:
-        self._free = threading.Semaphore(at_once)
+        # A place for each turn that may be taken: a semaphore of ``threading`` takes longer than what it guards.
+        self._free: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(at_once):
+            self._free.put(None)
         self._slow = slow
         self._mine = threading.local()
 
     def enter(self) -> None:
         """Wait for a turn of this thread, which has none, but not for long."""
-        self._free.acquire(timeout=self._slow)
+        with suppress(queue.Empty):
+            self._free.get(timeout=self._slow)
         self._mine.held = True
 
     def leave(self) -> None:
         """Give this thread's turn to another; nothing when it has none."""
         if getattr(self._mine, "held", False):
             self._mine.held = False
-            self._free.release()
+            self._free.put(None)
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -52,15 +59,13 @@ class Turns:
         finally:
             self.leave()
 
-    @contextmanager
-    def away(self) -> Iterator[None]:
-        """While the block waits for something, others have the turn, if this thread has one."""
+    def away(self, wait: Callable[..., Answer], *about: object) -> Answer:
+        """The answer of ``wait``, which waits for something: others have the turn meanwhile, if this thread has one."""
         if not getattr(self._mine, "held", False):
-            yield
-            return
+            return wait(*about)
         self.leave()
         try:
-            yield
+            return wait(*about)
         finally:
             self.enter()
 
@@ -83,13 +88,11 @@ class TurnedFileSystem:
 
     def sync_file(self, path: Path) -> None:
         """As the file system."""
-        with self._turns.away():
-            self._fs.sync_file(path)
+        self._turns.away(self._fs.sync_file, path)
 
     def sync_folder(self, path: Path) -> None:
         """As the file system."""
-        with self._turns.away():
-            self._fs.sync_folder(path)
+        self._turns.away(self._fs.sync_folder, path)
 
 
 class TurnedSource:
@@ -105,8 +108,7 @@ class TurnedSource:
 
     def listing(self) -> Listing:
         """As the source."""
-        with self._turns.away():
-            found = self._source.listing()
+        found = self._turns.away(self._source.listing)
         if not is_small(found):
             self._turns.leave()
         return found
@@ -115,13 +117,11 @@ class TurnedSource:
         """As the source."""
         with closing(self._source.read(file, start)) as chunks:  # type: ignore[type-var]
             while True:
-                with self._turns.away():
-                    chunk = next(chunks, None)
+                chunk = self._turns.away(next, chunks, None)
                 if chunk is None:
                     return
                 yield chunk
 
     def confirm(self, listing: Listing) -> None:
         """As the source."""
-        with self._turns.away():
-            self._source.confirm(listing)
+        self._turns.away(self._source.confirm, listing)
