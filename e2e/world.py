@@ -269,8 +269,19 @@ class World:
         return {one["id"]: one["root"] for one in models if one.get("parent")}
 
     def kill_engine(self, engine: str, namespace: str = NAMESPACE) -> None:
-        """Ends the main process of an engine's container; the kubelet starts it again."""
+        """Ends all processes of an engine's container but the main one, which then gives up by itself."""
         self.kubectl("-n", namespace, "exec", engine, "-c", "vllm", "--", "sh", "-c", "kill -9 -1 || true")
+
+    def kill_program(self, pod: str, words: str, namespace: str = NAMESPACE) -> None:
+        """Ends a container at once, by SIGKILL for its main process: the one whose command line has these words."""
+        found = []
+        for pid in self.processes(pod, namespace):
+            with contextlib.suppress(OSError):
+                if words in Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "):
+                    found.append(pid)
+        if not found:
+            raise Failed(f"no process of {pod} has {words!r} in its command line")
+        os.kill(min(found), signal.SIGKILL)
 
     def restarts(self, engine: str, namespace: str = NAMESPACE) -> int:
         """How often an engine's container was started again."""
