@@ -130,6 +130,18 @@ REFUSED_ADAPTERS = {
     ),
     "bad pin": (adapter(versions=[{"name": "1", "source": VOLUME, "digest": "sha256:x"}]), "should match"),
     "bad pause": (adapter(rollout={"steps": [{"weight": 5, "pause": "soon"}]}), "should match"),
+    "analysis without a bound": (
+        adapter(rollout={"steps": [{"weight": 5}], "analysis": {"interval": "1m"}}),
+        "something to judge by",
+    ),
+    "analysis without a step": (adapter(rollout={"analysis": {"maxErrorRate": 0.5}}), "give a step with a weight"),
+    "query without bounds": (
+        adapter(
+            rollout={"steps": [{"weight": 5}], "analysis": {"queries": [{"name": "q", "query": "up"}]}},
+        ),
+        "a query needs min, max or both",
+    ),
+    "prompt without an answer": (adapter(probe={"prompts": [{"prompt": "a"}]}), "a golden prompt needs"),
     "pause with content": (adapter(rollout={"steps": [{"weight": 5, "pause": {"a": 1}}]}), "at most 0"),
     "repository with a path": (source(huggingFace={"repo": "a/b/c"}), "should match"),
     "revision with a space": (source(huggingFace={"repo": "a/b", "revision": "a b"}), "should match"),
@@ -315,7 +327,11 @@ async def test_what_is_stored_is_what_was_written_so_that_nothing_drifts_from_gi
     await plane.put(namespace, names.FLEET_KIND, names.FLEET_PLURAL, "one", fleet())
     assert (await plane.get_fleet(namespace, "one"))["spec"] == fleet()
     hub = {"name": "2", "source": {"huggingFace": {"repo": "acme/python"}}}
-    spec = adapter() | {"versions": [hub], "rollout": {"steps": [{"weight": 5}], "analysis": {}}, "probe": {}}
+    spec = adapter() | {
+        "versions": [hub],
+        "rollout": {"steps": [{"weight": 5}], "analysis": {"maxErrorRate": 0.5}},
+        "probe": {},
+    }
     await plane.put(namespace, names.ADAPTER_KIND, names.ADAPTER_PLURAL, "two", spec)
     assert (await plane.get_adapter(namespace, "two"))["spec"] == spec
 

@@ -81,6 +81,15 @@ class PrometheusQuery(ApiModel):
 class Analysis(ApiModel):
     """How a new version is judged while it takes traffic."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "has(self.maxErrorRate) || has(self.maxLatencyRatio) || (has(self.queries) && self.queries.size() > 0)",
+                "an analysis needs something to judge by: maxErrorRate, maxLatencyRatio or queries",
+            )
+        )
+    )
+
     interval: Annotated[Duration, Field(description="How often it is judged.")] = "1m"
     min_requests: Annotated[int, Field(ge=1, description="Fewer requests than this decide nothing.")] = 50
     max_error_rate: Annotated[
@@ -109,6 +118,15 @@ class OnDeadline(StrEnum):
 
 class Rollout(ApiModel):
     """How a change of activeVersion reaches the clients."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!has(self.analysis) || (has(self.steps) && self.steps.exists(s, s.weight > 0 && s.weight < 100))",
+                "an analysis compares two versions: give a step with a weight between 0 and 100",
+            )
+        )
+    )
 
     steps: Annotated[
         tuple[RolloutStep, ...], Field(max_length=32, description="The weights on the way to 100 percent.")
