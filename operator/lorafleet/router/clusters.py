@@ -10,6 +10,9 @@ _LEAST = f"{_TYPE}envoy.extensions.load_balancing_policies.least_request.v3.Leas
 _OVERRIDE = f"{_TYPE}envoy.extensions.load_balancing_policies.override_host.v3.OverrideHost"
 _HTTP = f"{_TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
+CHOICES = 5
+"""The least loaded of so many engines, drawn by chance, is asked."""
+
 
 def watched(path: Path) -> dict[str, Any]:
     """A source of configuration that is one file, taken up anew when another is renamed to its name."""
@@ -54,7 +57,8 @@ def cluster(name: str, settings: Settings, directory: Path) -> dict[str, Any]:
 def _policy() -> dict[str, Any]:
     least = {
         "name": "envoy.load_balancing_policies.least_request",
-        "typed_config": {"@type": _LEAST, "selection_method": "FULL_SCAN"},
+        # Not the least loaded of all: that is a dead engine at once, also for every further try.
+        "typed_config": {"@type": _LEAST, "choice_count": CHOICES},
     }
     hosts = {"metadata": {"key": "lorafleet", "path": [{"key": "hosts"}]}}
     override = {

@@ -138,7 +138,8 @@ def _action(cluster: str, settings: Settings) -> dict[str, Any]:
                     },
                 }
             ],
-            "host_selection_retry_max_attempts": 8,
+            # Of two engines the busy one is drawn once in 2^5 times, when the other one is dead.
+            "host_selection_retry_max_attempts": 300,
         }
     return action
 
