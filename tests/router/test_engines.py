@@ -137,6 +137,23 @@ async def test_another_engine_is_tried_when_one_does_not_have_the_model_or_break
             assert found[0].asked, "it was tried"
 
 
+async def test_an_engine_without_the_model_is_left_also_when_the_others_have_more_to_do(tmp_path: Path) -> None:
+    held = asyncio.Event()
+
+    async def busy(request: web.Request, body: bytes) -> web.StreamResponse:
+        await held.wait()
+        return await completion(request, body)
+
+    async with engines(2) as found, router(table(found, ROUTE), tmp_path, eject_after=0) as one:
+        found[0].answer, found[1].answer = refusing(404), busy
+        waiting = [asyncio.create_task(one.post(BODY)) for _ in range(10)]
+        await until("all are with the one that has it", lambda: len(found[1].asked) == 10)
+        found[1].answer = completion
+        assert await statuses(one, 40) == {200: 40}
+        held.set()
+        assert Counter([status for status, _ in await asyncio.gather(*waiting)]) == {200: 10}
+
+
 async def test_a_pinned_list_of_engines_is_left_too(tmp_path: Path) -> None:
     async with engines(4) as found:
         first = lacking(table(found, ROUTE), "e3", served("python", "v1"))
