@@ -1,13 +1,14 @@
 """`make demo`: the main job from nothing, on a real cluster with a real vLLM, each step in a line with its time.
 
-A first version serves, a second one takes over step by step, a third one is bad and never serves, a rollback, a killed
-engine and a deletion, all under steady traffic that counts its failures. Runs over itself a second time. `--clean`
-removes what it made; `make cluster-down` takes the cluster down.
+A first version serves, a second one takes over step by step, a third one is bad and is taken back by its analysis, a
+rollback, a killed engine and a deletion, all under steady traffic that counts its failures. Runs over itself twice.
+`--clean` removes what it made; `make cluster-down` takes the cluster down.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections import Counter
 from typing import Any
@@ -17,12 +18,15 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from e2e.cluster import paths
+from e2e.cluster.network import NODE
 from e2e.cluster.shell import ClusterError
 from e2e.load import KINDS
 from e2e.show import Show
 from e2e.users import Users, users
 from e2e.values import BASE, FLEET
-from e2e.world import NAMESPACE, PROMPT, SYSTEM, Failed, World, until
+from e2e.world import NAMESPACE, SYSTEM, Failed, World, until
+from tests.servers.process import Where
+from tests.servers.prometheus import prometheus
 
 ADAPTER = "python-lora"
 OTHER = "sql-lora"
@@ -31,6 +35,13 @@ ROLLOUT: dict[str, Any] = {
     "steps": [{"weight": 10, "pause": "5s"}, {"weight": 50, "pause": "5s"}],
     "analysis": {"interval": "2s", "minRequests": 10, "maxErrorRate": 0.02, "maxLatencyRatio": 5},
     "keepLoaded": 1,
+}
+LIKES = 9400
+"""Where the users' process says how they like the answers."""
+DISLIKED = {
+    "name": "disliked",
+    "query": 'sum(rate(people_answers_total{liked="no"}[5s])) / sum(rate(people_answers_total[5s]))',
+    "max": 0.01,
 }
 WHOLE = tuple(kind for kind in KINDS if not kind.endswith("-stream"))
 
@@ -107,21 +118,31 @@ class Story:
             asking.go_on()
             said.append(f"promoted; {told(asking)}")
 
-    def bad(self, asking: Users) -> None:
-        """The third version answers wrongly and is taken back."""
+    def bad(self, asking: Users, prometheus: str) -> None:
+        """The third version's answers are disliked, and the analysis takes it back."""
         show, world = self.show, self.world
-        expected = world.ask(world.engines()[0], world.served_name(ADAPTER, SECOND), tokens=8)
-        prompt = {"prompt": PROMPT, "maxTokens": 8, "expect": expected}
+        learnt: list[str] = []
 
         def taken_back(status: dict[str, Any]) -> bool:
+            if not learnt and any(one["version"] == BAD for one in status.get("traffic", ())):
+                learnt.append(world.served_name(ADAPTER, BAD))
+                asking.learn(BAD, learnt[0])
             return any(one["version"] == BAD for one in status.get("aborted", ()))
 
-        with show.step(f"{BAD} answers a golden prompt wrongly: taken back before its first request", False) as said:
-            world.adapter(ADAPTER, FIRST, SECOND, BAD, rollout=ROLLOUT, probe={"prompts": [prompt]})
+        what = f"{BAD} answers what people do not like: a Prometheus query of its analysis takes it back"
+        with show.step(what, False) as said:
+            address = json.dumps({"spec": {"prometheus": {"url": prometheus}}})
+            world.kubectl("patch", "specialistfleet", FLEET, "--type=merge", "-p", address)
+            judged = ROLLOUT | {"analysis": {"interval": "2s", "queries": [DISLIKED]}}
+            world.adapter(ADAPTER, FIRST, SECOND, BAD, rollout=judged)
             show.moving(f"{BAD} is taken back", self.adapter, lambda: told(asking), taken_back, 120)
             asking.go_on()
-            said.append(world.status(ADAPTER)["aborted"][-1]["reason"])
-        expect(BAD not in asking.versions(), f"nobody was answered by {BAD}")
+            before = asking.versions().get(BAD, 0)
+            asking.go_on()
+            expect(asking.versions().get(BAD, 0) == before, f"nobody is answered by {BAD} any more")
+            found = world.status(ADAPTER)["aborted"][-1]
+            expect(found["reason"] == "AnalysisFailed", f"the analysis did it: {found}")
+            said.append(f"{found['reason']} after {before} answers")
 
     def rollback(self, asking: Users) -> None:
         """One command, and the first version serves again."""
@@ -185,7 +206,17 @@ def run(show: Show) -> World:
         asking.learn(FIRST, served)
         asking.go_on()
         story.canary(asking)
-        story.bad(asking)
+        liked = tuple(text for (_, text), version in asking.known.items() if version == SECOND)
+        story.count(asking)
+    where = Where(NODE, tuple(world.cluster.enter()))
+    with (
+        prometheus(paths.state_dir(world.cluster.name) / "demo", [f"{NODE}:{LIKES}"], where=where) as server,
+        users(world, ADAPTER, liked=liked, metrics=LIKES) as asking,
+    ):
+        for version in (FIRST, SECOND):
+            asking.learn(version, world.served_name(ADAPTER, version))
+        asking.go_on()
+        story.bad(asking, server.url)
         story.rollback(asking)
         story.count(asking)
     # A stream that an engine has begun ends with it: nobody can go on with it elsewhere.

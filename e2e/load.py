@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import httpx
+from prometheus_client import Counter, start_http_server
 
 ROOT = Path(__file__).parents[1]
 REPORT_SECONDS = 0.2
@@ -39,7 +40,10 @@ Said = tuple[str, str]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked. ``people`` are the different values of ``user``; ``users`` ask at the same time."""
+    """What is asked. ``people`` are the different values of ``user``; ``users`` ask at the same time.
+
+    With ``metrics``, a port, Prometheus may read there how many answers are one of the ``liked`` texts.
+    """
 
     url: str
     models: tuple[str, ...]
@@ -51,6 +55,8 @@ class Plan:
     tokens: int = 8
     timeout: float = 60.0
     headers: dict[str, str] = field(default_factory=dict)
+    liked: tuple[str, ...] = ()
+    metrics: int = 0
 
 
 @dataclass(frozen=True)
@@ -175,7 +181,7 @@ def piece_of(event: Any, chat: bool) -> str:
     return str((choices[0].get("delta", {}).get("content") if chat else choices[0].get("text")) or "")
 
 
-async def _user(plan: Plan, tally: Tally, ended: asyncio.Event, number: int) -> None:
+async def _user(plan: Plan, tally: Tally, likes: Likes, ended: asyncio.Event, number: int) -> None:
     choose = random.Random(number)
     while not ended.is_set():
         async with httpx.AsyncClient(
@@ -188,6 +194,7 @@ async def _user(plan: Plan, tally: Tally, ended: asyncio.Event, number: int) -> 
                 try:
                     text = await ask(http, plan, model, person, kind)
                     tally.answered(model, kind, text, began)
+                    likes.answered(text)
                 except (httpx.HTTPError, ValueError, Incomplete) as error:
                     words = f"{model} by {kind} after {time.monotonic() - began:.2f} s"
                     tally.failed(f"{time.strftime('%H:%M:%S')} {words}: {type(error).__name__} {error}")
@@ -197,8 +204,24 @@ async def _user(plan: Plan, tally: Tally, ended: asyncio.Event, number: int) -> 
                     return
 
 
+class Likes:
+    """What people would say of the answers, as an application tells Prometheus."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._liked = frozenset(plan.liked)
+        self._answers = Counter("people_answers", "Answers by whether people like them.", ["liked"])
+        for known in ("yes", "no"):
+            self._answers.labels(known)
+        if plan.metrics:
+            start_http_server(plan.metrics)
+
+    def answered(self, text: str) -> None:
+        """One more answer."""
+        self._answers.labels("yes" if text in self._liked else "no").inc()
+
+
 async def _run(plan: Plan) -> None:
-    tally, ended = Tally(), asyncio.Event()
+    tally, likes, ended = Tally(), Likes(plan), asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def read() -> None:
@@ -215,7 +238,7 @@ async def _run(plan: Plan) -> None:
             await asyncio.sleep(REPORT_SECONDS)
 
     reports = asyncio.create_task(report())
-    await asyncio.gather(*(_user(plan, tally, ended, number) for number in range(plan.users)))
+    await asyncio.gather(*(_user(plan, tally, likes, ended, number) for number in range(plan.users)))
     reports.cancel()
     print(json.dumps(asdict(tally.summary())), flush=True)
 
@@ -290,7 +313,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m e2e.load", description=__doc__)
     parser.add_argument("plan", help="a Plan as JSON")
     given = json.loads(parser.parse_args().plan)
-    lists = {name: tuple(given[name]) for name in ("models", "kinds")}
+    lists = {name: tuple(given[name]) for name in ("models", "kinds", "liked")}
     asyncio.run(_run(Plan(**{**given, **lists})))
 
 
