@@ -161,9 +161,9 @@ class Story:
         """An engine's container dies and comes back without a registry; users are answered by the other."""
         show, world = self.show, self.world
         engine = world.engines()[0]
-        with show.step(f"kill -9 in the container of {engine}: vLLM starts again and has forgotten everything") as said:
+        with show.step(f"kill -9 of the vLLM in {engine}: it starts again and has forgotten everything") as said:
             count = world.restarts(engine)
-            world.kill_engine(engine)
+            world.kill_program(engine, "vllm.entrypoints")
             until("the container was started again", lambda: world.restarts(engine) > count, 60)
             show.waiting("vLLM answers", lambda: answers(world, engine), lambda: pods(world), 600)
             asking.go_on()

@@ -75,6 +75,9 @@ def fakes(image: str) -> dict[str, Any]:
         "command": ["sh", "-c", f"{start} {settings}", "fake"],
         "extraVolumes": [{"name": "fake", "hostPath": {"path": str(_TESTS), "type": "Directory"}}],
         "extraVolumeMounts": [{"name": "fake", "mountPath": "/fake/tests", "readOnly": True}],
+        # As the first process of its container it does not hear SIGTERM.
+        "leaveSeconds": 0,
+        "terminationGracePeriodSeconds": 1,
     }
     found["router"]["replicas"] = 1
     return found
