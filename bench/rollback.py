@@ -4,7 +4,7 @@ Four engines, two routers (Envoy and `lorafleet router` each), clients that ask 
 has its second version at 100 percent and is told `rollback`; its first version was kept loaded. Another has its second
 version at 50 percent of a rollout and is told `abort`. The wall goes from just before the annotation is written to the
 moment at which the last request for the second version came to an engine, by the engines' clocks; the figure is the
-median of all, the slower kind's. No request may fail. Before each repeat the verb `retry` brings the version back.
+slowest of all. No request may fail. Before each repeat the verb `retry` brings the version back.
 """
 
 import asyncio
@@ -73,13 +73,13 @@ async def measure(quick: bool) -> Figure:
                     walls[verb].append(await _taken_back(canary, verb, first, served["2"]))
             counts[verb] = dict(answered)
             failures |= asking.failures
-    medians = {verb: median(each) for verb, each in walls.items()}
+    slowest = max(max(each) for each in walls.values())
     raw = {
         "engines": 4,
         "routers": len(urls),
         **{f"{verb}_s": rounded(each) for verb, each in walls.items()},
-        "slowest_s": round(max(max(each) for each in walls.values()), 4),
+        **{f"{verb}_median_s": round(median(each), 4) for verb, each in walls.items()},
         "requests": counts,
         "failures": failures,
     }
-    return Figure(max(medians.values()), BOUND, "s", raw, {"no_request_failed": not failures})
+    return Figure(slowest, BOUND, "s", raw, {"no_request_failed": not failures})
