@@ -32,15 +32,21 @@ def asked(found: list[Engine]) -> list[int]:
     return [len(engine.asked) for engine in found]
 
 
+def waiting_for(event: asyncio.Event) -> Answer:
+    """Answers when the event says so."""
+
+    async def answer(request: web.Request, body: bytes) -> web.StreamResponse:
+        await event.wait()
+        return await completion(request, body)
+
+    return answer
+
+
 async def test_the_least_loaded_engine_is_asked(tmp_path: Path) -> None:
     held = asyncio.Event()
 
-    async def hang(request: web.Request, body: bytes) -> web.StreamResponse:
-        await held.wait()
-        return await completion(request, body)
-
     async with engines(2) as found, router(table(found, ROUTE), tmp_path) as one:
-        found[0].answer = hang
+        found[0].answer = waiting_for(held)
         waiting: list[asyncio.Task[object]] = []
         while not found[0].asked:
             waiting.append(asyncio.create_task(one.post(BODY)))
@@ -100,13 +106,9 @@ async def test_a_dead_engine_costs_no_request_also_a_large_one(tmp_path: Path) -
 async def test_a_dead_engine_which_is_the_least_loaded_costs_no_request(tmp_path: Path) -> None:
     held = asyncio.Event()
 
-    async def busy(request: web.Request, body: bytes) -> web.StreamResponse:
-        await held.wait()
-        return await completion(request, body)
-
     async with engines(2) as found, router(table(found, ROUTE), tmp_path, eject_after=0) as one:
         await found[0].stop()
-        found[1].answer = busy
+        found[1].answer = waiting_for(held)
         waiting = [asyncio.create_task(one.post(BODY)) for _ in range(30)]
         await until("all are with the living one", lambda: len(found[1].asked) == 30 or any(t.done() for t in waiting))
         held.set()
@@ -140,12 +142,8 @@ async def test_another_engine_is_tried_when_one_does_not_have_the_model_or_break
 async def test_an_engine_without_the_model_is_left_also_when_the_others_have_more_to_do(tmp_path: Path) -> None:
     held = asyncio.Event()
 
-    async def busy(request: web.Request, body: bytes) -> web.StreamResponse:
-        await held.wait()
-        return await completion(request, body)
-
     async with engines(2) as found, router(table(found, ROUTE), tmp_path, eject_after=0) as one:
-        found[0].answer, found[1].answer = refusing(404), busy
+        found[0].answer, found[1].answer = refusing(404), waiting_for(held)
         waiting = [asyncio.create_task(one.post(BODY)) for _ in range(10)]
         await until("all are with the one that has it", lambda: len(found[1].asked) == 10)
         found[1].answer = completion
@@ -224,12 +222,8 @@ async def test_without_an_engine_the_answer_is_openais_503(tmp_path: Path) -> No
 async def test_above_the_limits_the_answer_is_openais_503(tmp_path: Path) -> None:
     held = asyncio.Event()
 
-    async def hang(request: web.Request, body: bytes) -> web.StreamResponse:
-        await held.wait()
-        return await completion(request, body)
-
     async with engines(1) as found, router(table(found, ROUTE), tmp_path, max_requests=2) as one:
-        found[0].answer = hang
+        found[0].answer = waiting_for(held)
         waiting = [asyncio.create_task(one.post(BODY)) for _ in range(2)]
         while len(found[0].asked) < 2:
             await asyncio.sleep(0.01)
@@ -241,12 +235,8 @@ async def test_above_the_limits_the_answer_is_openais_503(tmp_path: Path) -> Non
 
 
 async def test_an_engine_that_hangs_is_given_up_when_a_timeout_is_set(tmp_path: Path) -> None:
-    async def hang(request: web.Request, body: bytes) -> web.StreamResponse:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     async with engines(1) as found, router(table(found, ROUTE), tmp_path, request_timeout=0.3) as one:
-        found[0].answer = hang
+        found[0].answer = waiting_for(asyncio.Event())
         status, body = await one.post(BODY)
     assert (status, body["error"]["code"]) == (504, "timeout")
 
