@@ -5,7 +5,6 @@ from typing import Any
 from lorafleet.controller.objects import parse_adapter, parse_fleet
 from lorafleet.controller.state import Engine, FleetState, SyncItem
 from lorafleet.engines.facts import engine_facts
-from lorafleet.rollout.versions import entry_hash
 
 META = {"namespace": "ns", "resourceVersion": "1", "generation": 1}
 SOURCES: dict[str, dict[str, Any]] = {
@@ -63,7 +62,7 @@ def hash_of(state: FleetState, version: str, adapter: str = "python") -> str:
     """The hash of a version's entry."""
     spec = state.adapters[adapter].spec
     assert spec
-    return entry_hash(next(entry for entry in spec.versions if entry.name == version))
+    return next(entry for entry in spec.versions if entry.name == version).fingerprint
 
 
 def item_of(state: FleetState, version: str) -> SyncItem:

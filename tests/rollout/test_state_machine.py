@@ -7,7 +7,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from lorafleet.api.adapter import LoRAAdapterStatus, VersionPhase
 from lorafleet.api.reasons import Reason
 from lorafleet.rollout.observed import Failed, QueryResult
-from lorafleet.rollout.versions import entry_hash
 from tests.rollout.worlds import Cluster, fleet_view, spec
 
 NAMES = ("1", "2", "3", "4")
@@ -202,7 +201,7 @@ class AdapterLife(RuleBasedStateMachine):
     def _is_aborted(self, name: str, weights: dict[str, int]) -> None:
         """By a person, who wants the weight to go in the very same status."""
         status = self.cluster.status
-        known = {entry.name: entry_hash(entry) for entry in self.cluster.spec.versions}
+        known = {entry.name: entry.fingerprint for entry in self.cluster.spec.versions}
         if name in known:
             assert (name, known[name]) in {(one.version, one.entry_hash) for one in status.aborted}
         if status.stable_version in weights and not self.cluster.spec.traffic and self.cluster.fleet:
@@ -242,7 +241,7 @@ class AdapterLife(RuleBasedStateMachine):
         cluster = self.cluster
         now = {(one.version, one.entry_hash) for one in cluster.status.aborted}
         retried = cluster.action.startswith("retry")
-        entries = {entry.name: entry_hash(entry) for entry in cluster.spec.versions}
+        entries = {entry.name: entry.fingerprint for entry in cluster.spec.versions}
         if not retried:
             assert self.barred <= now, "only retry, or another entry, takes it from the list"
         for name, fingerprint in now:

@@ -4,7 +4,10 @@ The registry of versions is a list keyed by name whose entries never change; wha
 status is the operator's alone, and its ``traffic`` is the one contract with every data plane.
 """
 
+import hashlib
+import json
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
@@ -36,6 +39,12 @@ class AdapterVersion(ApiModel):
         Digest | None,
         Field(description="Pin: the version is refused unless the digest of its files is this."),
     ] = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Twelve hex digits that tell one entry from another of the same name; made once: entries never change."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 class LoRAAdapterSpec(ApiModel):

@@ -56,8 +56,3 @@ def served_name(adapter: str, version: str, digest: str) -> str:
 def engine_path(mount_path: str, served: str) -> str:
     """The absolute path at which engines see a published version."""
     return str(PurePosixPath(mount_path) / served)
-
-
-def logical_names(adapter: str, version: str) -> tuple[str, str]:
-    """What clients call an adapter: by its name (split by weight) and pinned to a version."""
-    return adapter, f"{adapter}@{version}"

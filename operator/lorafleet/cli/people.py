@@ -3,6 +3,7 @@
 Only what the shell sees of them is here; what they need is imported when one runs.
 """
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -163,43 +164,27 @@ def promote(
     _act(verb, adapters or (), selector, None, timeout if wait else None, context, namespace, output)
 
 
-def pause(
-    adapters: _Adapters = None,
-    selector: _Selector = None,
-    wait: _Wait = True,
-    timeout: _Timeout = 30.0,
-    context: _Context = None,
-    namespace: _Namespace = None,
-    output: _Form = Form.TEXT,
-) -> None:
-    """Hold a rollout where it is."""
-    _act("pause", adapters or (), selector, None, timeout if wait else None, context, namespace, output)
+def _of_several(verb: str, about: str) -> Callable[..., None]:
+    """The command of a verb that takes several adapters and says nothing more."""
+
+    def command(
+        adapters: _Adapters = None,
+        selector: _Selector = None,
+        wait: _Wait = True,
+        timeout: _Timeout = 30.0,
+        context: _Context = None,
+        namespace: _Namespace = None,
+        output: _Form = Form.TEXT,
+    ) -> None:
+        _act(verb, adapters or (), selector, None, timeout if wait else None, context, namespace, output)
+
+    command.__name__, command.__doc__ = verb, about
+    return command
 
 
-def resume(
-    adapters: _Adapters = None,
-    selector: _Selector = None,
-    wait: _Wait = True,
-    timeout: _Timeout = 30.0,
-    context: _Context = None,
-    namespace: _Namespace = None,
-    output: _Form = Form.TEXT,
-) -> None:
-    """Let a paused rollout go on."""
-    _act("resume", adapters or (), selector, None, timeout if wait else None, context, namespace, output)
-
-
-def abort(
-    adapters: _Adapters = None,
-    selector: _Selector = None,
-    wait: _Wait = True,
-    timeout: _Timeout = 30.0,
-    context: _Context = None,
-    namespace: _Namespace = None,
-    output: _Form = Form.TEXT,
-) -> None:
-    """Take a rollout back: all requests go to the stable version at once."""
-    _act("abort", adapters or (), selector, None, timeout if wait else None, context, namespace, output)
+pause = _of_several("pause", "Hold a rollout where it is.")
+resume = _of_several("resume", "Let a paused rollout go on.")
+abort = _of_several("abort", "Take a rollout back: all requests go to the stable version at once.")
 
 
 def retry(

@@ -25,7 +25,6 @@ from lorafleet.controller.turns import turn, waiting
 from lorafleet.controller.world import World
 from lorafleet.rollout.decide import decide
 from lorafleet.rollout.observed import Failed, Observed, Plan, Published, Syncing
-from lorafleet.rollout.versions import entry_hash
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ def observe(state: FleetState, adapter: Adapter, now: datetime) -> tuple[Observe
     removed: dict[str, Failed | None] = {}
     syncing: dict[str, Syncing] = {}
     used: set[SyncItem] = set()
-    hashes = {entry.name: entry_hash(entry) for entry in adapter.spec.versions} if adapter.spec else {}
+    hashes = {entry.name: entry.fingerprint for entry in adapter.spec.versions} if adapter.spec else {}
     for item, result in _results(state, adapter):
         if item.version and hashes.get(item.version) != item.entry:
             continue  # Published for an entry that is gone: the fleet sees to its bytes.
@@ -208,7 +207,7 @@ class AdapterReconciler:
             self._world.ask_sync(state)
 
     def _request(self, state: FleetState, adapter: Adapter, plan: Plan) -> None:
-        hashes = {entry.name: entry_hash(entry) for entry in adapter.spec.versions} if adapter.spec else {}
+        hashes = {entry.name: entry.fingerprint for entry in adapter.spec.versions} if adapter.spec else {}
         expected = expectations(state) if plan.publish else ""
         items = [
             SyncItem(adapter.name, adapter.uid, version=name, entry=hashes[name], expectations=expected)

@@ -25,7 +25,7 @@ from lorafleet.controller.state import FleetState, Result, Scrubbed, SyncItem, T
 from lorafleet.controller.status import Writer
 from lorafleet.controller.world import World
 from lorafleet.rollout.observed import Failed, FleetView, Published
-from lorafleet.rollout.versions import entry_hash, retry_delay
+from lorafleet.rollout.versions import retry_delay
 from lorafleet.rollout.wanted import ours
 
 log = logging.getLogger(__name__)
@@ -212,7 +212,7 @@ class FleetReconciler:
         if adapter is None or adapter.uid != item.uid:
             return True
         entries = adapter.spec.versions if adapter.spec else ()
-        known = any(entry.name == item.version and entry_hash(entry) == item.entry for entry in entries)
+        known = any(entry.name == item.version and entry.fingerprint == item.entry for entry in entries)
         return bool(item.version) and not known
 
     def _summary(self, state: FleetState, fleet: Fleet, now: datetime) -> tuple[SpecialistFleetStatus, set[SyncItem]]:
@@ -289,7 +289,7 @@ def _repair(state: FleetState, fleet: Fleet, served: str) -> SyncItem | None:
     adapter = state.adapters.get(served.partition("/")[0])
     if adapter is None or adapter.spec is None or adapter.spec.suspend or adapter.deleting_since is not None:
         return None
-    hashes = {entry.name: entry_hash(entry) for entry in adapter.spec.versions}
+    hashes = {entry.name: entry.fingerprint for entry in adapter.spec.versions}
     for version in adapter.status.versions:
         if version.served_name == served and version.entry_hash and hashes.get(version.name) == version.entry_hash:
             return SyncItem(

@@ -19,7 +19,6 @@ from lorafleet.artifacts.files import Limits
 from lorafleet.controller.fleetview import oldest_version, parallel_size, rank_limit
 from lorafleet.controller.settings import Settings
 from lorafleet.controller.state import FleetState, SyncItem, Task
-from lorafleet.rollout.versions import entry_hash
 from lorafleet.store.packing import pack
 from lorafleet.store.plan import PublishItem, RemoveItem, ScrubItem, SyncPlan
 
@@ -59,7 +58,7 @@ def _found(state: FleetState, item: SyncItem) -> tuple[AdapterVersion, VersionSt
     if adapter is None or adapter.spec is None or (item.task is Task.PUBLISH and adapter.uid != item.uid):
         return None
     entry = next((entry for entry in adapter.spec.versions if entry.name == item.version), None)
-    if entry is None or entry_hash(entry) != item.entry:
+    if entry is None or entry.fingerprint != item.entry:
         return None
     version = next((version for version in adapter.status.versions if version.name == item.version), None)
     same = version is not None and version.entry_hash == item.entry

@@ -10,6 +10,7 @@ import logging
 
 import httpx
 
+from lorafleet.controller.answers import bounded
 from lorafleet.controller.progress import address
 from lorafleet.controller.state import FleetState, SyncJob
 from lorafleet.controller.world import World
@@ -67,15 +68,10 @@ class LongReports:
 
 async def fetch(http: httpx.AsyncClient, ip: str, port: int) -> bytes:
     """What a pod answers as its whole report, once its work is done. Raises httpx.HTTPError, ValueError, OSError."""
-    data = bytearray()
     timeout = httpx.Timeout(_CONNECT_SECONDS, read=REPORT_SECONDS + _CONNECT_SECONDS)
     async with http.stream("GET", f"http://{address(ip, port)}{REPORT_PATH}", timeout=timeout) as answer:
         answer.raise_for_status()
-        async for chunk in answer.aiter_bytes():
-            data += chunk
-            if len(data) > MAX_BYTES:
-                raise ValueError("the answer is too long to be a sync pod's")
-    return bytes(data)
+        return await bounded(answer, MAX_BYTES)
 
 
 def _long(state: FleetState) -> list[SyncJob]:

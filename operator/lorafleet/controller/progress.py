@@ -11,6 +11,7 @@ from time import monotonic
 
 import httpx
 
+from lorafleet.controller.answers import bounded
 from lorafleet.controller.state import FleetState, SyncJob
 from lorafleet.controller.world import World
 from lorafleet.store.plan import PROGRESS_PORT, SyncProgress
@@ -66,14 +67,9 @@ class ProgressPoller:
                     yield state, job
 
     async def _ask(self, ip: str) -> SyncProgress:
-        data = b""
         async with self._http.stream("GET", f"http://{address(ip, self._port)}/progress") as answer:
             answer.raise_for_status()
-            async for chunk in answer.aiter_bytes():
-                data += chunk
-                if len(data) > MAX_ANSWER_BYTES:
-                    raise ValueError("the answer is too long to be a sync pod's")
-        return SyncProgress.model_validate_json(data)
+            return SyncProgress.model_validate_json(await bounded(answer, MAX_ANSWER_BYTES))
 
     def _show(self, state: FleetState, job: SyncJob, found: SyncProgress) -> None:
         if job.results is not None:

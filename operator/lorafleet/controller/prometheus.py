@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from lorafleet.controller.answers import TooLong, bounded
 from lorafleet.controller.metrics import QUERIES
 from lorafleet.controller.objects import Adapter
 from lorafleet.controller.queue import Retry
@@ -88,18 +89,17 @@ class Prometheus:
                 raise _NoValue(f"Secret {ref.name} has no usable token at {ref.key}; see spec.prometheus.bearerToken")
             headers["Authorization"] = f"Bearer {token}"
         url = f"{spec.url.rstrip('/')}/api/v1/query"
-        data = bytearray()
         form = {"query": query.promql, "timeout": f"{DEADLINE:g}s"}
         async with self._http.stream("POST", url, data=form, headers=headers) as answer:
-            async for chunk in answer.aiter_bytes():
-                data += chunk
-                if len(data) > MAX_ANSWER_BYTES:
-                    raise _NoValue("the answer is far too long for one value; aggregate the query, as by sum()")
+            try:
+                body = await bounded(answer, MAX_ANSWER_BYTES)
+            except TooLong:
+                raise _NoValue("the answer is far too long for one value; aggregate the query, as by sum()") from None
             status = answer.status_code
         if status in (401, 403):
             self._secrets.forget()
             raise _NoValue(f"Prometheus refused with {status}; see spec.prometheus.bearerToken")
-        return value_of(status, bytes(data))
+        return value_of(status, body)
 
 
 class _NoValue(Exception):

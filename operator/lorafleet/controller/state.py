@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lorafleet.api.fleet import SpecialistFleetSpec
-from lorafleet.api.names import FLEET_KIND
-from lorafleet.api.reasons import Reason
 from lorafleet.controller.objects import Adapter, Fleet, Ref
 from lorafleet.controller.probing import Probing
 from lorafleet.controller.tally import Tally
@@ -337,8 +335,3 @@ class FleetState:
                     return diagnosis.message
         waiting = [engine.name for engine in self.engines.values() if not engine.reachable]
         return f"engine {waiting[0]} is not ready" if waiting else ""
-
-
-def fleet_missing(ref: Ref) -> str:
-    """What to say of a fleet that does not exist."""
-    return f"{FLEET_KIND} {ref[1]} does not exist in namespace {ref[0]} ({Reason.WAITING_FOR_FLEET})"

@@ -21,6 +21,7 @@ from lorafleet.api.adapter import LoRAAdapterStatus
 from lorafleet.api.model import moment
 from lorafleet.api.names import ROUTER_LABEL, ROUTER_STATS_PORT
 from lorafleet.api.rolloutstatus import VersionStatistics
+from lorafleet.controller.answers import bounded
 from lorafleet.controller.metrics import ROUTERS
 from lorafleet.controller.objects import Adapter, Ref
 from lorafleet.controller.progress import address
@@ -181,14 +182,9 @@ class Statistics:
             await asyncio.sleep(0)
 
     async def _ask(self, pod: str, ip: str) -> _Answer:
-        data = bytearray()
         async with self._http.stream("GET", f"http://{address(ip, self._port)}/stats") as answer:
             answer.raise_for_status()
-            async for chunk in answer.aiter_bytes():
-                data += chunk
-                if len(data) > MAX_ANSWER_BYTES:
-                    raise ValueError("the answer is too long to be a router's")
-        said = json.loads(bytes(data))
+            said = json.loads(await bounded(answer, MAX_ANSWER_BYTES))
         if not isinstance(said["versions"], dict):
             raise ValueError("versions is no object")
         return _Answer(pod, str(said["instance"]), said["versions"])

@@ -126,7 +126,6 @@ class EngineClient:
         self._post_headers = httpx.Headers({**headers, "Content-Type": "application/json"})
         self._load_timeouts = _Timeouts.of(load_timeout)
         self._list_timeouts = _Timeouts.of(list_timeout)
-        self._load_timeout = load_timeout
 
     def __repr__(self) -> str:
         return f"EngineClient({self._name!r}, {str(self._models_url)!r})"

@@ -12,7 +12,7 @@ from lorafleet.api.model import timestamp
 from lorafleet.api.reasons import Reason
 from lorafleet.api.rolloutstatus import AbortedVersion, HistoryEntry, RolloutStatus
 from lorafleet.rollout.observed import Query
-from lorafleet.rollout.versions import change, entry_hash
+from lorafleet.rollout.versions import change
 
 HISTORY = 20
 """How many things that happened are kept."""
@@ -84,7 +84,7 @@ def aborted(entry: AdapterVersion | None, taken_back: tuple[AbortedVersion, ...]
     if entry is None:
         return None
     same = [one for one in taken_back if one.version == entry.name]
-    fingerprint = entry_hash(entry) if same else ""
+    fingerprint = entry.fingerprint if same else ""
     return next((one for one in same if one.entry_hash == fingerprint), None)
 
 
@@ -138,6 +138,6 @@ def prune(draft: Draft, spec: LoRAAdapterSpec) -> Draft:
     """Forgets what was taken back under a name that stands for another entry now."""
     entries = {entry.name: entry for entry in spec.versions}
     left = tuple(
-        one for one in draft.aborted if one.version not in entries or one.entry_hash == entry_hash(entries[one.version])
+        one for one in draft.aborted if one.version not in entries or one.entry_hash == entries[one.version].fingerprint
     )
     return draft if left == draft.aborted else replace(draft, aborted=left)

@@ -7,7 +7,6 @@ have served gets its weight back once its bytes are known to be those that engin
 from lorafleet.api.adapter import LoRAAdapterSpec, LoRAAdapterStatus, VersionPhase, VersionStatus
 from lorafleet.api.model import timestamp
 from lorafleet.rollout.observed import Observed
-from lorafleet.rollout.versions import entry_hash
 
 
 def recovered(observed: Observed) -> LoRAAdapterStatus:
@@ -24,7 +23,7 @@ def recovered(observed: Observed) -> LoRAAdapterStatus:
             name=entry.name,
             phase=VersionPhase.PENDING,
             served_name=served[entry.name],
-            entry_hash=entry_hash(entry),
+            entry_hash=entry.fingerprint,
             proven_at=timestamp(observed.now) if entry.name == stable else None,
         )
         for entry in spec.versions

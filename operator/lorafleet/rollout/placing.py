@@ -19,7 +19,7 @@ def toward_bytes(
     if entry is None:
         assert version is not None
         return version, False
-    fingerprint = steps.entry_hash(entry)
+    fingerprint = entry.fingerprint
     fresh = VersionStatus(name=entry.name, phase=VersionPhase.PENDING, entry_hash=fingerprint)
     if version is None or (version.digest is None and version.entry_hash != fingerprint):
         version = fresh

@@ -4,8 +4,6 @@ A version's bytes are named by its digest, so nothing here ever changes what a s
 comes back under an old name waits until the old one is gone.
 """
 
-import hashlib
-import json
 from datetime import datetime, timedelta
 
 from lorafleet.api.adapter import AdapterVersion, VersionPhase, VersionStatus
@@ -19,12 +17,6 @@ FIRST_RETRY = 5.0
 LAST_RETRY = 300.0
 
 
-def entry_hash(entry: AdapterVersion) -> str:
-    """Twelve hex digits that tell one entry of ``spec.versions`` from another of the same name."""
-    text = json.dumps(entry.to_json(), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 def retry_delay(attempts: int) -> float:
     """Seconds until the next try after so many failures in a row: doubling from 5 s to 5 minutes."""
     return float(min(FIRST_RETRY * 2.0 ** min(attempts - 1, 16), LAST_RETRY))
@@ -32,7 +24,7 @@ def retry_delay(attempts: int) -> float:
 
 def replaced(version: VersionStatus, entry: AdapterVersion | None) -> bool:
     """Whether the entry was removed and came back as another one under the same name."""
-    return entry is not None and version.digest is not None and version.entry_hash != entry_hash(entry)
+    return entry is not None and version.digest is not None and version.entry_hash != entry.fingerprint
 
 
 def change(version: VersionStatus, **fields: object) -> VersionStatus:
