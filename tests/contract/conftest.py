@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import aiohttp
 import httpx
 import pytest
 
-from lorafleet.engines.client import EngineClient
+from lorafleet.engines.client import EngineClient, session
 from tests.contract.adapters import WIDTHS, copy_with, write_adapter
 
 VERSIONS = tuple(os.environ.get("VLLM", "").split())
@@ -198,14 +199,14 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-async def transport() -> AsyncIterator[httpx.AsyncHTTPTransport]:
-    async with httpx.AsyncHTTPTransport() as one:
+async def connections() -> AsyncIterator[aiohttp.ClientSession]:
+    async with session() as one:
         yield one
 
 
 @pytest.fixture
-def client(target: Target, transport: httpx.AsyncHTTPTransport) -> EngineClient:
-    return EngineClient(transport, target.url, name="vllm-0")
+def client(target: Target, connections: aiohttp.ClientSession) -> EngineClient:
+    return EngineClient(connections, target.url, name="vllm-0")
 
 
 async def say(http: httpx.AsyncClient, target: Target, model: str) -> tuple[int, Any]:

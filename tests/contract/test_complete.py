@@ -1,5 +1,6 @@
 """Rules of completions, which probes and warm-ups are made of."""
 
+import aiohttp
 import httpx
 import pytest
 
@@ -40,8 +41,8 @@ async def test_a_prompt_that_does_not_fit_the_model_is_refused_for_good(target: 
 
 
 async def test_a_completion_without_the_key_is_a_misconfigured_fleet(
-    without_lora: Target, transport: httpx.AsyncHTTPTransport
+    without_lora: Target, connections: aiohttp.ClientSession
 ) -> None:
-    client = EngineClient(transport, without_lora.url, name="vllm-0")
+    client = EngineClient(connections, without_lora.url, name="vllm-0")
     with pytest.raises(Misconfigured):
         await client.complete(SERVED[0], PROMPT)

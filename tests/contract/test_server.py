@@ -1,5 +1,6 @@
 """Rules of the server as a whole: listing, version, key, flags, restart."""
 
+import aiohttp
 import httpx
 import pytest
 
@@ -42,20 +43,16 @@ async def test_an_unknown_route_has_another_shape(target: Target, http: httpx.As
     assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"})
 
 
-async def test_a_missing_key_is_a_misconfigured_fleet(
-    without_lora: Target, transport: httpx.AsyncHTTPTransport
-) -> None:
-    client = EngineClient(transport, without_lora.url, name="vllm-0")
+async def test_a_missing_key_is_a_misconfigured_fleet(without_lora: Target, connections: aiohttp.ClientSession) -> None:
+    client = EngineClient(connections, without_lora.url, name="vllm-0")
     for call in (client.loaded(), client.load("x/1-0", "/x"), client.unload("x/1-0"), client.runtime_updating()):
         with pytest.raises(Misconfigured) as caught:
             await call
         assert caught.value.reason is Reason.API_KEY_MISSING
 
 
-async def test_a_wrong_key_is_rejected_and_never_told(
-    without_lora: Target, transport: httpx.AsyncHTTPTransport
-) -> None:
-    client = EngineClient(transport, without_lora.url, "wr0ng", name="vllm-0")
+async def test_a_wrong_key_is_rejected_and_never_told(without_lora: Target, connections: aiohttp.ClientSession) -> None:
+    client = EngineClient(connections, without_lora.url, "wr0ng", name="vllm-0")
     with pytest.raises(Misconfigured) as caught:
         await client.loaded()
     assert caught.value.reason is Reason.API_KEY_REJECTED
@@ -67,21 +64,21 @@ async def test_unauthorized_has_a_shape_of_its_own(without_lora: Target, http: h
     assert (answer.status_code, answer.json()) == (401, {"error": "Unauthorized"})
 
 
-async def test_version_and_health_need_no_key(without_lora: Target, transport: httpx.AsyncHTTPTransport) -> None:
-    client = EngineClient(transport, without_lora.url, name="vllm-0")
+async def test_version_and_health_need_no_key(without_lora: Target, connections: aiohttp.ClientSession) -> None:
+    client = EngineClient(connections, without_lora.url, name="vllm-0")
     assert await client.health() is True
     assert await client.version() == ".".join(map(str, without_lora.version))
 
 
-async def test_the_right_key_lists(without_lora: Target, transport: httpx.AsyncHTTPTransport) -> None:
-    client = EngineClient(transport, without_lora.url, "s3cret", name="vllm-0")
+async def test_the_right_key_lists(without_lora: Target, connections: aiohttp.ClientSession) -> None:
+    client = EngineClient(connections, without_lora.url, "s3cret", name="vllm-0")
     assert {base.id for base in (await client.loaded()).bases} == set(SERVED)
 
 
 async def test_an_engine_without_lora_is_misconfigured(
-    without_lora: Target, transport: httpx.AsyncHTTPTransport
+    without_lora: Target, connections: aiohttp.ClientSession
 ) -> None:
-    client = EngineClient(transport, without_lora.url, "s3cret", name="vllm-0")
+    client = EngineClient(connections, without_lora.url, "s3cret", name="vllm-0")
     name, path = without_lora.adapter()
     with pytest.raises(Misconfigured) as caught:
         await client.load(name, path)
@@ -90,9 +87,9 @@ async def test_an_engine_without_lora_is_misconfigured(
 
 
 async def test_an_engine_without_runtime_updating_is_misconfigured(
-    without_updating: Target, transport: httpx.AsyncHTTPTransport
+    without_updating: Target, connections: aiohttp.ClientSession
 ) -> None:
-    client = EngineClient(transport, without_updating.url, name="vllm-0")
+    client = EngineClient(connections, without_updating.url, name="vllm-0")
     name, path = without_updating.adapter()
     for call in (client.load(name, path), client.unload(name)):
         with pytest.raises(Misconfigured) as caught:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import aiohttp
 import pytest
 
 from lorafleet.api.rollout import GoldenPrompt, Probe
@@ -15,6 +15,7 @@ from lorafleet.controller.probing import Probing
 from lorafleet.controller.queue import Key
 from lorafleet.controller.secrets import Secrets
 from lorafleet.controller.state import FleetState
+from lorafleet.engines.client import session
 from tests.controller.fakes import Asked, FakeKube, world_of
 from tests.controller.fleets import add_adapter, engine, state_of
 from tests.fake_vllm import FakeEngine, Settings, text_of
@@ -27,7 +28,7 @@ COMPLETIONS = "/v1/completions"
 class Ground:
     """One fleet with one fake engine that has one version."""
 
-    def __init__(self, fake: FakeEngine) -> None:
+    def __init__(self, fake: FakeEngine, connections: aiohttp.ClientSession) -> None:
         self.fake = fake
         self.state: FleetState = state_of({"engines": {"selector": {}, "port": fake.port}})
         one = engine("e", "--enable-lora", listing={SERVED: f"/adapters/{SERVED}"})
@@ -36,9 +37,7 @@ class Ground:
         one.warm = True
         self.engine = self.state.engines["e"] = one
         self.world, self.asked = world_of(self.state)
-        self.reconcile = ProbeReconciler(
-            self.world, EngineClients(Secrets(FakeKube()), lambda: httpx.AsyncHTTPTransport())
-        )
+        self.reconcile = ProbeReconciler(self.world, EngineClients(Secrets(FakeKube()), connections))
         fake.adapters[SERVED] = f"/adapters/{SERVED}"
 
     async def ask(self, probe: Probe | None = None) -> float | None:
@@ -56,8 +55,11 @@ class Ground:
 
 @pytest.fixture
 async def one() -> AsyncIterator[Ground]:
-    async with FakeEngine(Settings(check_files=False, model="/models/base", served_names=["base"])) as fake:
-        yield Ground(fake)
+    async with (
+        FakeEngine(Settings(check_files=False, model="/models/base", served_names=["base"])) as fake,
+        session() as connections,
+    ):
+        yield Ground(fake, connections)
 
 
 def keys(asked: Asked) -> set[tuple[str, str]]:

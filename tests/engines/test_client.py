@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-import httpx
+import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from lorafleet.api.reasons import Reason
-from lorafleet.engines.client import LISTING_BYTES, EngineClient, LoadOutcome, UnloadOutcome
+from lorafleet.engines.client import LISTING_BYTES, EngineClient, LoadOutcome, UnloadOutcome, session
 from lorafleet.engines.errors import BoundElsewhere, Misconfigured, Retry
 from tests.fake_vllm import FakeEngine, Settings
 from tests.fake_vllm.engine import LOAD, MODELS, UNLOAD
@@ -22,13 +24,13 @@ async def engine() -> AsyncIterator[FakeEngine]:
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[httpx.AsyncHTTPTransport]:
-    async with httpx.AsyncHTTPTransport() as transport:
-        yield transport
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with session() as one:
+        yield one
 
 
 @pytest.fixture
-def client(engine: FakeEngine, http: httpx.AsyncHTTPTransport) -> EngineClient:
+def client(engine: FakeEngine, http: aiohttp.ClientSession) -> EngineClient:
     return EngineClient(http, engine.url, "s3cret", name="vllm-0", load_timeout=SHORT, list_timeout=SHORT)
 
 
@@ -81,7 +83,8 @@ async def test_a_connection_that_the_engine_closed_meanwhile_is_opened_again(
     assert await client.load("a/1", "/a/1") is LoadOutcome.LOADED
 
 
-async def test_an_engine_that_breaks_every_connection_is_unreachable_after_two(http: httpx.AsyncHTTPTransport) -> None:
+@pytest.mark.parametrize("call", ["GET", "POST"])
+async def test_an_engine_that_breaks_every_connection_is_unreachable(call: str, http: aiohttp.ClientSession) -> None:
     connections = 0
 
     async def breaks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -95,7 +98,7 @@ async def test_an_engine_that_breaks_every_connection_is_unreachable_after_two(h
         port = server.sockets[0].getsockname()[1]
         client = EngineClient(http, f"http://127.0.0.1:{port}", name="vllm-0")
         with pytest.raises(Retry) as caught:
-            await client.loaded()
+            await (client.loaded() if call == "GET" else client.load("a/1", "/a/1"))
     assert caught.value.reason is Reason.UNREACHABLE
     assert connections == 2
 
@@ -112,7 +115,7 @@ async def test_the_key_is_in_no_message_and_no_repr_even_when_the_engine_tells_i
 
 
 async def test_a_key_that_no_header_can_hold_is_said_without_the_key(
-    engine: FakeEngine, http: httpx.AsyncHTTPTransport
+    engine: FakeEngine, http: aiohttp.ClientSession
 ) -> None:
     client = EngineClient(http, engine.url, "bad\nkey", name="vllm-0")
     with pytest.raises(Misconfigured) as caught:
@@ -163,19 +166,21 @@ async def test_loads_and_unloads_are_as_good_twice_as_once(engine: FakeEngine, c
     assert engine.counts[LOAD] == engine.counts[UNLOAD] == 2
 
 
-async def test_the_client_never_asks_to_load_in_place() -> None:
+async def test_the_client_never_asks_to_load_in_place(http: aiohttp.ClientSession) -> None:
     bodies: list[bytes] = []
 
-    def take(request: httpx.Request) -> httpx.Response:
-        bodies.append(request.content)
-        return httpx.Response(200, stream=httpx.ByteStream(b"Success"))
+    async def take(request: web.Request) -> web.Response:
+        bodies.append(await request.read())
+        return web.Response(text="Success")
 
-    async with httpx.MockTransport(take) as mocked:
-        await EngineClient(mocked, "http://vllm-0:8000").load("a/1", "/a/1")
+    app = web.Application()
+    app.router.add_post("/v1/load_lora_adapter", take)
+    async with TestServer(app) as server:
+        await EngineClient(http, str(server.make_url("/"))).load("a/1", "/a/1")
     assert bodies == [b'{"lora_name": "a/1", "lora_path": "/a/1"}']
 
 
-async def test_one_hung_engine_does_not_slow_another(engine: FakeEngine, http: httpx.AsyncHTTPTransport) -> None:
+async def test_one_hung_engine_does_not_slow_another(engine: FakeEngine, http: aiohttp.ClientSession) -> None:
     engine.settings.hang = ["*"]
     async with FakeEngine(Settings(check_files=False)) as healthy:
         hung = EngineClient(http, engine.url, list_timeout=30.0)

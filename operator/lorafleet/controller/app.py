@@ -10,10 +10,10 @@ import logging
 import os
 import signal
 import ssl
-from collections.abc import Callable, Coroutine
-from functools import partial
+from collections.abc import Coroutine
 from typing import Any
 
+import aiohttp
 import httpx
 import kopf
 from kopf._core.engines.peering import Identity
@@ -41,6 +41,7 @@ from lorafleet.controller.statistics import Statistics
 from lorafleet.controller.status import Writer
 from lorafleet.controller.sync import SyncReconciler
 from lorafleet.controller.world import World
+from lorafleet.engines.client import session
 from lorafleet.kube import Kube, KubeError, path
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class Operator:
         self._sick = ""
         self._stop = asyncio.Event()
         self._queue: WorkQueue | None = None
+        self._engines: aiohttp.ClientSession | None = None
 
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -90,6 +92,8 @@ class Operator:
         finally:
             LEADER.set(0)
             await probes.cleanup()
+            if self._engines is not None:
+                await self._engines.close()
             await self._kube.close()
 
     async def _lead(self, stopping: asyncio.Task[bool]) -> int:
@@ -149,7 +153,8 @@ class Operator:
         # Made once: to read the trusted certificates takes a while, just when the Lease has to be renewed.
         trust = ssl.create_default_context()
         secrets = Secrets(kube)
-        clients = EngineClients(secrets, _engine_transport(trust))
+        self._engines = session()
+        clients = EngineClients(secrets, self._engines)
         statistics = Statistics(world, kube, _pod_http(statistics_.AT_ONCE, trust))
         asking = httpx.AsyncClient(timeout=prometheus_.DEADLINE, verify=trust, trust_env=False)
         prometheus = Prometheus(world, secrets, asking)
@@ -236,17 +241,6 @@ class Operator:
             ready_flag=ready,
         )
         taking.cancel()
-
-
-def _engine_transport(trust: ssl.SSLContext) -> Callable[[], httpx.AsyncHTTPTransport]:
-    """Makes the connections to one engine.
-
-    Each engine has its own: a pool of httpcore (1.0.9) looks at all its connections for every request, and at all again
-    for each idle one, so that with one pool for all a load would take the longer the more engines there are.
-    """
-    # vLLM closes connections that were idle for 5 s.
-    limits = httpx.Limits(max_connections=None, keepalive_expiry=4.0)
-    return partial(httpx.AsyncHTTPTransport, verify=trust, limits=limits, trust_env=False)
 
 
 def _pod_http(at_once: int, trust: ssl.SSLContext) -> httpx.AsyncClient:

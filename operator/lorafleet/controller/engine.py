@@ -46,7 +46,7 @@ class EngineReconciler:
         """One pass; the answer is when to read the listing again."""
         found = self._world.engine(key)
         if found is None:
-            await self._clients.close(key.namespace, key.name)
+            self._clients.forget(key.namespace, key.name)
             return None
         state, engine = found
         if not engine.reachable:

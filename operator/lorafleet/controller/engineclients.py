@@ -1,8 +1,6 @@
-"""The connections to engines: one client an engine, made anew when its address, its key or its load timeout change."""
+"""One client an engine, made anew when its address, its key or its load timeout change."""
 
-from collections.abc import Callable
-
-import httpx
+import aiohttp
 
 from lorafleet.api.model import seconds
 from lorafleet.controller.secrets import Secrets
@@ -15,10 +13,10 @@ MAX_LOAD_TIMEOUT = 900.0
 class EngineClients:
     """Clients by fleet and pod."""
 
-    def __init__(self, secrets: Secrets, transport: Callable[[], httpx.AsyncHTTPTransport]) -> None:
+    def __init__(self, secrets: Secrets, http: aiohttp.ClientSession) -> None:
         self._secrets = secrets
-        self._transport = transport
-        self._known: dict[tuple[str, str], tuple[object, EngineClient, httpx.AsyncHTTPTransport]] = {}
+        self._http = http
+        self._known: dict[tuple[str, str], tuple[object, EngineClient]] = {}
 
     async def of(self, state: FleetState, engine: Engine) -> EngineClient:
         """The client of an engine."""
@@ -32,24 +30,19 @@ class EngineClients:
         if known is not None and known[0] == mark:
             return known[1]
         host = f"[{engine.facts.pod_ip}]" if ":" in str(engine.facts.pod_ip) else engine.facts.pod_ip
-        transport = self._transport()
         client = EngineClient(
-            transport,
+            self._http,
             f"http://{host}:{engine.facts.port}",
             api_key=api_key,
             name=engine.name,
             load_timeout=load_timeout,
         )
-        self._known[key] = (mark, client, transport)
-        if known is not None:
-            await known[2].aclose()
+        self._known[key] = (mark, client)
         return client
 
-    async def close(self, namespace: str, name: str) -> None:
-        """Closes the connections to an engine that is gone; ``name`` is fleet/pod."""
-        known = self._known.pop((namespace, name), None)
-        if known is not None:
-            await known[2].aclose()
+    def forget(self, namespace: str, name: str) -> None:
+        """An engine is gone; ``name`` is fleet/pod."""
+        self._known.pop((namespace, name), None)
 
     def refused(self) -> None:
         """An engine refused its key: Secrets are read again."""

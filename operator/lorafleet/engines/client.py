@@ -5,17 +5,20 @@ that times out is looked up in the listing before it counts as failed. Engines b
 anything: bodies are cut, redirects are not followed, and the API key is in no message. No cache and no policy here.
 
 Thousands of loads go through this on a core or two: headers and URLs are made once, and a success is its status alone.
+aiohttp, because httpcore spends twice the processor time of a call, and looks at every connection of its pool for each.
 `load_inplace` is never sent: it serves new weights with the old KV cache (vLLM contract, rules 2 and 3).
 """
 
-import asyncio
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-import httpx
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
 
 from lorafleet.api.reasons import Reason
 from lorafleet.engines.errors import (
@@ -38,13 +41,30 @@ CONNECT_TIMEOUT = 2.0
 LIST_TIMEOUT = 5.0
 LOAD_TIMEOUT = 60.0
 COMPLETE_TIMEOUT = 30.0
-POOL_TIMEOUT = 10.0
-"""Seconds to wait for a connection of the shared client; running out is the operator's fault, not the engine's."""
+IDLE_SECONDS = 4.0
+"""How long an idle connection is kept; vLLM closes it after 5 s."""
 
 LISTING_BYTES = 32 * 2**20
 ANSWER_BYTES = 64 * 2**10
 
-_LOST = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError, httpx.CloseError)
+_LOST = (
+    aiohttp.ServerDisconnectedError,
+    aiohttp.ClientOSError,
+    aiohttp.ClientConnectionResetError,
+    aiohttp.ClientPayloadError,
+)
+
+
+def session() -> aiohttp.ClientSession:
+    """Connections for the clients of any number of engines; whoever makes it closes it."""
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS)
+    # A tenant's engine sets no cookie here, and its answers are not unpacked.
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        skip_auto_headers=("User-Agent", "Accept"),
+    )
 
 
 class LoadOutcome(StrEnum):
@@ -77,30 +97,22 @@ class Listing:
     adapters: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Timeouts:
-    httpx: dict[str, object]
-    total: float
-
-    @classmethod
-    def of(cls, read: float) -> "_Timeouts":
-        """A limit per step, and one for the whole call that an engine which answers byte by byte runs into."""
-        steps = {"connect": CONNECT_TIMEOUT, "read": read, "write": read, "pool": POOL_TIMEOUT}
-        return cls({"timeout": steps}, CONNECT_TIMEOUT + POOL_TIMEOUT + read + 1.0)
+def _timeout(read: float) -> aiohttp.ClientTimeout:
+    """A limit per step, and one for the whole call that an engine which answers byte by byte runs into."""
+    return aiohttp.ClientTimeout(total=CONNECT_TIMEOUT + read + 1.0, sock_connect=CONNECT_TIMEOUT, sock_read=read)
 
 
 class EngineClient:
     """Calls to one server at ``base_url`` (``http://10.0.0.7:8000``).
 
-    Through an HTTP transport, not a client: httpx's redirects, cookies and authentication flows are not wanted here
-    and cost a fifth of the processor time of a call. ``name`` is what messages call the engine: its pod's name.
+    ``http`` is one `session` for all engines. ``name`` is what messages call the engine: its pod's name.
     ``load_timeout`` and ``list_timeout`` are in seconds.
     Every call raises only `EngineError`; the subclass says what to do next.
     """
 
     def __init__(
         self,
-        transport: httpx.AsyncBaseTransport,
+        http: aiohttp.ClientSession,
         base_url: str,
         api_key: str | None = None,
         *,
@@ -108,24 +120,24 @@ class EngineClient:
         load_timeout: float = LOAD_TIMEOUT,
         list_timeout: float = LIST_TIMEOUT,
     ) -> None:
-        self._transport = transport
+        self._http = http
         self._name = name or base_url
         self._secret = api_key or ""
         base = base_url.rstrip("/")
-        self._load_url = httpx.URL(f"{base}/v1/load_lora_adapter")
-        self._unload_url = httpx.URL(f"{base}/v1/unload_lora_adapter")
-        self._complete_url = httpx.URL(f"{base}/v1/completions")
-        self._models_url = httpx.URL(f"{base}/v1/models")
-        self._version_url = httpx.URL(f"{base}/version")
-        self._health_url = httpx.URL(f"{base}/health")
-        headers = {"Host": self._load_url.netloc.decode("ascii"), "Accept-Encoding": "identity"}
+        self._load_url = URL(f"{base}/v1/load_lora_adapter")
+        self._unload_url = URL(f"{base}/v1/unload_lora_adapter")
+        self._complete_url = URL(f"{base}/v1/completions")
+        self._models_url = URL(f"{base}/v1/models")
+        self._version_url = URL(f"{base}/version")
+        self._health_url = URL(f"{base}/health")
+        headers = {"Accept-Encoding": "identity"}
         self._unusable_key = bool(api_key) and not (str(api_key).isascii() and str(api_key).isprintable())
         if api_key and not self._unusable_key:
             headers["Authorization"] = f"Bearer {api_key}"
-        self._get_headers = httpx.Headers(headers)
-        self._post_headers = httpx.Headers({**headers, "Content-Type": "application/json"})
-        self._load_timeouts = _Timeouts.of(load_timeout)
-        self._list_timeouts = _Timeouts.of(list_timeout)
+        self._get_headers = CIMultiDict(headers)
+        self._post_headers = CIMultiDict({**headers, "Content-Type": "application/json"})
+        self._load_timeout = _timeout(load_timeout)
+        self._list_timeout = _timeout(list_timeout)
 
     def __repr__(self) -> str:
         return f"EngineClient({self._name!r}, {str(self._models_url)!r})"
@@ -163,7 +175,7 @@ class EngineClient:
             raise ValueError(f"the path of {served_name} is not absolute: {path}")
         body = json.dumps({"lora_name": served_name, "lora_path": path}).encode()
         try:
-            status, said = await self._post(self._load_url, body, Call.LOAD, self._load_timeouts)
+            status, said = await self._post(self._load_url, body, Call.LOAD, self._load_timeout)
         except Retry as error:
             if error.reason is not Reason.HUNG:
                 raise
@@ -184,7 +196,7 @@ class EngineClient:
     async def unload(self, served_name: str) -> UnloadOutcome:
         """Makes the engine forget a name. Its weights stay in memory until they are evicted (vLLM contract, rule 4)."""
         body = json.dumps({"lora_name": served_name}).encode()
-        status, said = await self._post(self._unload_url, body, Call.UNLOAD, self._list_timeouts)
+        status, said = await self._post(self._unload_url, body, Call.UNLOAD, self._list_timeout)
         if status == 200:
             return UnloadOutcome.UNLOADED
         if not_loaded(answer(status, said)):
@@ -198,7 +210,7 @@ class EngineClient:
         """
         asked = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
         body = json.dumps(asked).encode()
-        status, said = await self._post(self._complete_url, body, Call.COMPLETE, _Timeouts.of(timeout))
+        status, said = await self._post(self._complete_url, body, Call.COMPLETE, _timeout(timeout))
         if status == 200:
             try:
                 return str(json.loads(said)["choices"][0]["text"])
@@ -219,7 +231,7 @@ class EngineClient:
         To unload a name that is empty is refused by the endpoint where it exists, and by the framework where it does
         not.
         """
-        status, said = await self._post(self._unload_url, b'{"lora_name":""}', Call.UNLOAD, self._list_timeouts)
+        status, said = await self._post(self._unload_url, b'{"lora_name":""}', Call.UNLOAD, self._list_timeout)
         if status == 400 or status == 200:
             return True
         error = self._refusal(status, said, Call.UNLOAD)
@@ -262,58 +274,63 @@ class EngineClient:
         message = f"engine {self._name} has {served_name} from {root} and not from {path}; it must be unloaded first"
         return BoundElsewhere(message, root)
 
-    async def _get(self, url: httpx.URL, call: Call, most: int) -> tuple[int, bytes]:
-        timeouts = self._list_timeouts
-        return await self._send("GET", url, self._get_headers, None, call, timeouts, most)
+    async def _get(self, url: URL, call: Call, most: int) -> tuple[int, bytes]:
+        return await self._send("GET", url, self._get_headers, None, call, self._list_timeout, most)
 
-    async def _post(self, url: httpx.URL, body: bytes, call: Call, timeouts: _Timeouts) -> tuple[int, bytes]:
-        return await self._send("POST", url, self._post_headers, body, call, timeouts, ANSWER_BYTES)
+    async def _post(self, url: URL, body: bytes, call: Call, timeout: aiohttp.ClientTimeout) -> tuple[int, bytes]:
+        return await self._send("POST", url, self._post_headers, body, call, timeout, ANSWER_BYTES)
 
     async def _send(
         self,
         method: str,
-        url: httpx.URL,
-        headers: httpx.Headers,
+        url: URL,
+        headers: CIMultiDict[str],
         body: bytes | None,
         call: Call,
-        timeouts: _Timeouts,
+        timeout: aiohttp.ClientTimeout,
         most: int,
     ) -> tuple[int, bytes]:
         if self._unusable_key:
             message = f"the API key for engine {self._name} has characters that no header can hold; correct the Secret"
             raise Misconfigured(Reason.API_KEY_REJECTED, message)
-        request = httpx.Request(method, url, headers=headers, content=body, extensions=timeouts.httpx)
         try:
-            async with asyncio.timeout(timeouts.total):
-                try:
-                    return await self._once(request, most)
-                except _LOST:
-                    # vLLM closes idle connections after 5 s, perhaps just as we use one.
-                    return await self._once(request, most)
-        except httpx.PoolTimeout as error:
-            message = f"the operator had no free connection to ask engine {self._name} to {call}; trying again"
-            raise Retry(Reason.UNREACHABLE, message) from error
-        except (httpx.ConnectError, httpx.ConnectTimeout, *_LOST) as error:
+            try:
+                return await self._once(method, url, headers, body, timeout, most)
+            except aiohttp.ClientConnectorError:
+                raise
+            except _LOST:
+                # vLLM closes idle connections after 5 s, perhaps just as we use one. A GET aiohttp has tried again.
+                if method == "GET":
+                    raise
+                return await self._once(method, url, headers, body, timeout, most)
+        except aiohttp.ConnectionTimeoutError as error:
             raise self._unreachable(url, error) from error
-        except (httpx.TimeoutException, TimeoutError) as error:
-            raise self._hung(call, timeouts) from error
-        except httpx.HTTPError as error:
+        except TimeoutError as error:
+            raise self._hung(call, timeout) from error
+        except (aiohttp.ClientError, OSError) as error:
             raise self._unreachable(url, error) from error
 
-    async def _once(self, request: httpx.Request, most: int) -> tuple[int, bytes]:
-        response = await self._transport.handle_async_request(request)
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        try:
+    async def _once(
+        self,
+        method: str,
+        url: URL,
+        headers: CIMultiDict[str],
+        body: bytes | None,
+        timeout: aiohttp.ClientTimeout,
+        most: int,
+    ) -> tuple[int, bytes]:
+        async with self._http.request(
+            method, url, headers=headers, data=body, timeout=timeout, allow_redirects=False
+        ) as response:
             parts: list[bytes] = []
             size = 0
-            async for part in response.stream:
+            async for part in response.content.iter_any():
                 parts.append(part)
                 size += len(part)
                 if size > most:
+                    response.close()
                     break
-        finally:
-            await response.stream.aclose()
-        return response.status_code, b"".join(parts)[:most]
+        return response.status, b"".join(parts)[:most]
 
     def _refusal(self, status: int, body: bytes, call: Call, about: str = "") -> EngineError:
         found = answer(status, body)
@@ -321,8 +338,9 @@ class EngineClient:
             found = Answer(status, found.message.replace(self._secret, "***"))
         return classify(found, call, self._name, about=about, keyed=bool(self._secret))
 
-    def _unreachable(self, url: httpx.URL, error: Exception) -> Retry:
-        why = str(error) or type(error).__name__
+    def _unreachable(self, url: URL, error: Exception) -> Retry:
+        number = error.errno if isinstance(error, OSError) else None
+        why = os.strerror(number) if number else str(error) or type(error).__name__
         if self._secret:
             why = why.replace(self._secret, "***")
         message = (
@@ -331,10 +349,9 @@ class EngineClient:
         )
         return Retry(Reason.UNREACHABLE, message)
 
-    def _hung(self, call: Call, timeouts: _Timeouts) -> Retry:
-        limit = timeouts.httpx["timeout"]["read"]  # type: ignore[index]
+    def _hung(self, call: Call, timeout: aiohttp.ClientTimeout) -> Retry:
         message = (
-            f"engine {self._name} accepts connections and did not {call} within {limit:g} s;"
+            f"engine {self._name} accepts connections and did not {call} within {timeout.sock_read:g} s;"
             " if it goes on, look at its log and restart it"
         )
         return Retry(Reason.HUNG, message)
