@@ -1,53 +1,15 @@
 """Following a collection: pages, cut watches, versions that are too old, and since when nothing was heard."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
-from lorafleet.kube import Kube, KubeError, Object
-from lorafleet.router import follow
+from lorafleet import watch
+from lorafleet.kube import KubeError, Object
 from lorafleet.router.follow import Follower, Sink
 from tests.harness.plane import until
-
-
-def named(name: str, at: int = 1) -> Object:
-    return {"metadata": {"name": name, "resourceVersion": str(at)}}
-
-
-class Script(Kube):
-    """An API server that answers from a list; then its watches stand still."""
-
-    def __init__(self, *answers: Any) -> None:
-        self.answers = list(answers)
-        self.asked: list[tuple[str, Any]] = []
-        self.away: KubeError | None = None
-        self.cut = asyncio.Event()
-
-    async def list(self, where: str, **query: str) -> Object:
-        self.asked.append(("list", query.get("continue")))
-        answer = self.answers.pop(0)
-        if isinstance(answer, KubeError):
-            raise answer
-        names, version, token = answer
-        metadata = {"resourceVersion": version} | ({"continue": token} if token else {})
-        return {"metadata": metadata, "items": [named(name) for name in names]}
-
-    async def watch(
-        self, where: str, version: str, opened: Callable[[], None] | None = None, /, **query: str
-    ) -> AsyncIterator[tuple[str, Object]]:
-        self.asked.append(("watch", version))
-        events = self.away or (self.answers.pop(0) if self.answers else None)
-        if isinstance(events, KubeError):
-            raise events
-        assert opened is not None
-        opened()
-        if events is None:
-            await self.cut.wait()
-            raise self.away or KubeError(0, "ClientError", "cut")
-        for kind, name, at in events:
-            yield kind, named(name, at)
+from tests.harness.script import Script
 
 
 class Heard:
@@ -67,7 +29,7 @@ async def followed(script: Script, heard: Heard) -> Follower:
     one = Follower(script, "/somewhere", heard.sink)
     task = asyncio.create_task(one.run())
     try:
-        await until("the last watch stands", lambda: not script.answers and not one.stale)
+        await until("the last watch stands", lambda: script.stands and not one.stale)
     finally:
         task.cancel()
     return one
@@ -75,7 +37,7 @@ async def followed(script: Script, heard: Heard) -> Follower:
 
 @pytest.fixture(autouse=True)
 def without_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "FIRST_DELAY", 0.0)
+    monkeypatch.setattr(watch, "FIRST_DELAY", 0.0)
 
 
 async def test_a_list_comes_by_pages_and_is_complete_at_the_last() -> None:
@@ -101,7 +63,7 @@ async def test_a_version_that_the_server_does_not_know_lists_anew(refusals: list
     heard = Heard()
     script = Script((["a"], "7", ""), *refusals, (["b"], "9", ""))
     await followed(script, heard)
-    assert heard.told == ["+a", ({"a"}, "7"), "+b", ({"b"}, "9")]
+    assert heard.told == ["+a", ({"a"}, "7"), "+b", "-a", ({"b"}, "9")]
 
 
 async def test_a_list_that_fails_halfway_drops_nothing() -> None:
