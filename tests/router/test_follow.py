@@ -1,13 +1,14 @@
 """Following a collection: pages, cut watches, versions that are too old, and since when nothing was heard."""
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
 
 from lorafleet import watch
 from lorafleet.kube import KubeError, Object
-from lorafleet.router.follow import Follower, Sink
+from lorafleet.router.follow import LAST_DELAY, Follower, Sink
 from tests.harness.plane import until
 from tests.harness.script import Script
 
@@ -101,3 +102,28 @@ async def test_it_says_since_when_and_why_it_has_not_heard_of_the_server() -> No
     await until("it hears the server again", lambda: not one.stale)
     assert one.problem == ""
     task.cancel()
+
+
+async def test_a_loss_is_logged_once_and_so_is_its_end_and_a_version_too_old_is_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cut, old = KubeError(0, "ClientError", "cut"), KubeError(410, "Gone", "too old")
+    with caplog.at_level(logging.INFO):
+        await followed(Script(([], "7", ""), old, ([], "9", ""), cut, cut), Heard())
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", "a watch is lost; routing goes on as last known"),
+        ("INFO", "the API server answers again"),
+    ]
+
+
+async def test_the_server_is_asked_again_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept, sleep = [], asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(watch, "FIRST_DELAY", 0.2)
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    await followed(Script(([], "7", ""), *[KubeError(0, "ClientError", "cut")] * 20), Heard())
+    assert LAST_DELAY / 2 < max(slept) <= LAST_DELAY
