@@ -4,10 +4,8 @@ The typed models of that client cost milliseconds an object, which at thousands 
 time; so requests and answers are plain dicts here. This module knows paths and errors, and no kind of ours.
 """
 
-import asyncio
 import json
-import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.request import getproxies
 
@@ -16,8 +14,6 @@ from kubernetes.aio import client, config
 from kubernetes.aio.client import rest
 
 from lorafleet.api.names import FIELD_MANAGER
-
-log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 
@@ -167,21 +163,18 @@ class Kube:
             if not error.not_found:
                 raise
 
-    async def watch(
-        self, where: str, version: str, opened: Callable[[], None] | None = None, /, **query: str
-    ) -> AsyncIterator[tuple[str, Object]]:
-        """Events after ``version``, bookmarks included, until the server ends the stream.
+    async def watch(self, where: str, version: str, **query: str) -> AsyncIterator[tuple[str, Object]]:
+        """``("OPENED", {})``, then events after ``version``, bookmarks included, until the server ends the stream.
 
-        ``opened`` is called when the server has accepted the watch, which may be long before its first event. Raises
+        OPENED says that the server has accepted the watch, which may be long before its first event. Raises
         KubeError with status 410 when the version is too old, and with 0 when the connection is lost or silent.
         """
         query = {**query, "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
         limits = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_TIMEOUT, sock_read=WATCH_SILENCE)
         response = await self._send("GET", where, query, None, "", limits)
         stream = response.response.content
-        if opened is not None:
-            opened()
         try:
+            yield "OPENED", {}
             while line := await stream.readline():
                 event = json.loads(line)
                 if event["type"] == "ERROR":
@@ -203,44 +196,3 @@ def _refusal(status: int, data: bytes) -> KubeError:
         return KubeError(status, body.get("reason") or "Error", body.get("message") or "no message")
     except (ValueError, AttributeError):
         return KubeError(status, "Error", data[:200].decode(errors="replace"))
-
-
-async def informer(kube: Kube, where: str, selector: str) -> AsyncIterator[tuple[str, Object | None]]:
-    """Lists once, then watches for ever: ``("LISTED", None)`` after each full list, then events.
-
-    A cut watch goes on from the last version seen, without a list; only a version that is too old lists again, in which
-    case objects that vanished meanwhile come as DELETED. Backs off from 0.2 to 10 s while the server does not answer.
-    """
-    known: dict[str, Object] = {}
-    version = ""
-    delay = 0.2
-    while True:
-        try:
-            if not version:
-                listing = await kube.list(where, labelSelector=selector)
-                fresh = {item["metadata"]["uid"]: item for item in listing.get("items", ())}
-                for uid, item in known.items():
-                    if uid not in fresh:
-                        yield "DELETED", item
-                for item in fresh.values():
-                    yield "ADDED", item
-                known = fresh
-                version = listing["metadata"]["resourceVersion"]
-                yield "LISTED", None
-            async for kind, item in kube.watch(where, version, labelSelector=selector):
-                delay = 0.2
-                version = item["metadata"]["resourceVersion"]
-                if kind == "BOOKMARK":
-                    continue
-                if kind == "DELETED":
-                    known.pop(item["metadata"]["uid"], None)
-                else:
-                    known[item["metadata"]["uid"]] = item
-                yield kind, item
-        except KubeError as error:
-            if error.status == 410:
-                version = ""
-            elif not error.unreachable:
-                log.warning("a watch is refused", extra={"path": where, "selector": selector, "error": str(error)})
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, 10.0)

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from lorafleet.api.names import ACTION_ANNOTATION, ADAPTER_PLURAL, API_VERSION, FLEET_PLURAL
-from lorafleet.kube import informer, path
+from lorafleet.kube import path
+from lorafleet.watch import informer
 from tests.cli.objects import live
 from tests.harness.plane import Plane
 

@@ -17,10 +17,11 @@ from aiohttp import web
 
 from lorafleet.cli.sync import TAKE_SECONDS, run_sync
 from lorafleet.controller import jobs
-from lorafleet.kube import KubeError, informer, path
+from lorafleet.kube import KubeError, path
 from lorafleet.store.packing import unpacked
 from lorafleet.store.plan import PLAN_ENV, PROGRESS_PORT, REPORT_PATH, SyncPlan, SyncReport
 from lorafleet.store.termination import messages
+from lorafleet.watch import informer
 from tests.harness.plane import Plane
 
 

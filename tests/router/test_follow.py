@@ -1,53 +1,16 @@
 """Following a collection: pages, cut watches, versions that are too old, and since when nothing was heard."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
 from typing import Any
 
 import pytest
 
-from lorafleet.kube import Kube, KubeError, Object
-from lorafleet.router import follow
-from lorafleet.router.follow import Follower, Sink
+from lorafleet import watch
+from lorafleet.kube import KubeError, Object
+from lorafleet.router.follow import LAST_DELAY, Follower, Sink
 from tests.harness.plane import until
-
-
-def named(name: str, at: int = 1) -> Object:
-    return {"metadata": {"name": name, "resourceVersion": str(at)}}
-
-
-class Script(Kube):
-    """An API server that answers from a list; then its watches stand still."""
-
-    def __init__(self, *answers: Any) -> None:
-        self.answers = list(answers)
-        self.asked: list[tuple[str, Any]] = []
-        self.away: KubeError | None = None
-        self.cut = asyncio.Event()
-
-    async def list(self, where: str, **query: str) -> Object:
-        self.asked.append(("list", query.get("continue")))
-        answer = self.answers.pop(0)
-        if isinstance(answer, KubeError):
-            raise answer
-        names, version, token = answer
-        metadata = {"resourceVersion": version} | ({"continue": token} if token else {})
-        return {"metadata": metadata, "items": [named(name) for name in names]}
-
-    async def watch(
-        self, where: str, version: str, opened: Callable[[], None] | None = None, /, **query: str
-    ) -> AsyncIterator[tuple[str, Object]]:
-        self.asked.append(("watch", version))
-        events = self.away or (self.answers.pop(0) if self.answers else None)
-        if isinstance(events, KubeError):
-            raise events
-        assert opened is not None
-        opened()
-        if events is None:
-            await self.cut.wait()
-            raise self.away or KubeError(0, "ClientError", "cut")
-        for kind, name, at in events:
-            yield kind, named(name, at)
+from tests.harness.script import Script
 
 
 class Heard:
@@ -67,7 +30,7 @@ async def followed(script: Script, heard: Heard) -> Follower:
     one = Follower(script, "/somewhere", heard.sink)
     task = asyncio.create_task(one.run())
     try:
-        await until("the last watch stands", lambda: not script.answers and not one.stale)
+        await until("the last watch stands", lambda: script.stands and not one.stale)
     finally:
         task.cancel()
     return one
@@ -75,7 +38,7 @@ async def followed(script: Script, heard: Heard) -> Follower:
 
 @pytest.fixture(autouse=True)
 def without_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "FIRST_DELAY", 0.0)
+    monkeypatch.setattr(watch, "FIRST_DELAY", 0.0)
 
 
 async def test_a_list_comes_by_pages_and_is_complete_at_the_last() -> None:
@@ -101,7 +64,7 @@ async def test_a_version_that_the_server_does_not_know_lists_anew(refusals: list
     heard = Heard()
     script = Script((["a"], "7", ""), *refusals, (["b"], "9", ""))
     await followed(script, heard)
-    assert heard.told == ["+a", ({"a"}, "7"), "+b", ({"b"}, "9")]
+    assert heard.told == ["+a", ({"a"}, "7"), "+b", "-a", ({"b"}, "9")]
 
 
 async def test_a_list_that_fails_halfway_drops_nothing() -> None:
@@ -139,3 +102,28 @@ async def test_it_says_since_when_and_why_it_has_not_heard_of_the_server() -> No
     await until("it hears the server again", lambda: not one.stale)
     assert one.problem == ""
     task.cancel()
+
+
+async def test_a_loss_is_logged_once_and_so_is_its_end_and_a_version_too_old_is_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cut, old = KubeError(0, "ClientError", "cut"), KubeError(410, "Gone", "too old")
+    with caplog.at_level(logging.INFO):
+        await followed(Script(([], "7", ""), old, ([], "9", ""), cut, cut), Heard())
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", "a watch is lost; routing goes on as last known"),
+        ("INFO", "the API server answers again"),
+    ]
+
+
+async def test_the_server_is_asked_again_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept, sleep = [], asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(watch, "FIRST_DELAY", 0.2)
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    await followed(Script(([], "7", ""), *[KubeError(0, "ClientError", "cut")] * 20), Heard())
+    assert LAST_DELAY / 2 < max(slept) <= LAST_DELAY

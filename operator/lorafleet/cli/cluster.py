@@ -4,7 +4,6 @@ A kubeconfig is only ever read. Texts of the client library are not repeated: so
 the token in it.
 """
 
-import asyncio
 import difflib
 import logging
 import os
@@ -23,6 +22,7 @@ from kubernetes.aio import client, config
 from lorafleet.api.names import ADAPTER_PLURAL, API_VERSION, FLEET_PLURAL, GROUP
 from lorafleet.cli.outcome import Ended, cannot_ask, no
 from lorafleet.kube import Kube, KubeError, Object, path
+from lorafleet.watch import list_and_watch
 
 _POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _CANNOT = re.compile(r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)"')
@@ -84,31 +84,13 @@ class Cluster:
         A deleted object comes once more, with ``deleted: true`` beside its metadata. Raises Ended for what does not
         pass by itself.
         """
-        delay = 0.2
-        version = ""
-        if listing is not None:
-            version = listing["metadata"]["resourceVersion"]
-        while True:
-            try:
-                if not version:
-                    found = await self.kube.list(self.where(plural), **query)
-                    version = found["metadata"]["resourceVersion"]
-                    for item in found["items"]:
-                        yield item
-                async for kind, item in self.kube.watch(self.where(plural), version, **query):
-                    delay = 0.2
-                    version = item["metadata"]["resourceVersion"]
-                    if kind != "BOOKMARK":
-                        yield {**item, "deleted": True} if kind == "DELETED" else item
-            except KubeError as error:
-                if error.status == 410:
-                    version = ""
-                    continue
-                if not error.unreachable and error.status < 500:
-                    raise self.ended(error, "watch", plural) from None
+        async for kind, item in list_and_watch(self.kube, self.where(plural), listing, longest=5.0, **query):
+            if isinstance(item, KubeError):
+                if not item.unreachable and item.status < 500:
+                    raise self.ended(item, "watch", plural)
                 yield None
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 5.0)
+            elif kind not in ("LISTED", "OPENED"):
+                yield {**item, "deleted": True} if kind == "DELETED" else item
 
     def where(self, plural: str, name: str = "") -> str:
         """The path of a kind, or of an object, in the namespace."""

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from lorafleet.controller.objects import Ref
 from lorafleet.controller.state import FleetState
 from lorafleet.controller.world import World
-from lorafleet.kube import Kube, Object, informer, path
+from lorafleet.kube import Kube, Object, path
+from lorafleet.watch import informer
 
 log = logging.getLogger(__name__)
 

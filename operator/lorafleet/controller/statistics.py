@@ -28,8 +28,9 @@ from lorafleet.controller.progress import address
 from lorafleet.controller.state import FleetState
 from lorafleet.controller.tally import counts
 from lorafleet.controller.world import World
-from lorafleet.kube import Kube, Object, informer, path
+from lorafleet.kube import Kube, Object, path
 from lorafleet.rollout.evidence import Counts
+from lorafleet.watch import informer
 
 log = logging.getLogger(__name__)
 

@@ -21,10 +21,11 @@ from lorafleet.controller.reports import Outcome
 from lorafleet.controller.settings import Settings
 from lorafleet.controller.state import FleetState, Result, SyncItem, SyncJob, Task
 from lorafleet.controller.world import World
-from lorafleet.kube import Kube, KubeError, Object, informer, path
+from lorafleet.kube import Kube, KubeError, Object, path
 from lorafleet.rollout.observed import Failed
 from lorafleet.store.plan import MAX_ITEMS, PROGRESS_PORT
 from lorafleet.store.termination import SURE_ITEMS
+from lorafleet.watch import informer
 
 log = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ class Watches:
             kube,
             path(API_VERSION, FLEET_PLURAL, namespace),
             Sink(self._put_fleet, lambda _: picture.drop_fleet(), self._listed_fleet),
-            fields=f"metadata.name={fleet}",
+            fieldSelector=f"metadata.name={fleet}",
         )
 
     @property
@@ -78,7 +78,7 @@ class Watches:
             lambda pod: self._picture.drop_pod(pod["metadata"]["name"]),
             self._picture.listed_pods,
         )
-        self._pods = Follower(self._kube, path("v1", "pods", self._namespace), sink, labels=view.selector)
+        self._pods = Follower(self._kube, path("v1", "pods", self._namespace), sink, labelSelector=view.selector)
         if self._group is not None:
             self._pods_task = self._group.create_task(self._pods.run())
 
