@@ -19,7 +19,7 @@ from lorafleet.kube import KubeError
 from lorafleet.rollout.observed import Failed, Published
 from lorafleet.store.plan import VolumeReport
 from tests.controller.fakes import FakeKube, measuring, world_of
-from tests.controller.fleets import SPEC, add_adapter, engine, hash_of, state_of
+from tests.controller.fleets import SPEC, add_adapter, beside, engine, hash_of, state_of
 
 KEY = World.fleet_key(("ns", "fleet"))
 DIGEST = "sha256:" + "a" * 64
@@ -235,6 +235,34 @@ async def test_a_folder_of_another_fleet_on_the_claim_is_no_stray() -> None:
     one.report({}, VolumeReport(strays=(STRAY,)))
     await one.settle()
     assert one.status.pending_removals == ()
+
+
+@pytest.mark.parametrize(("claim", "removed"), [("adapters", []), ("theirs", [STRAY])])
+async def test_bytes_that_outlived_an_adapter_stay_while_one_of_another_fleet_on_the_claim_has_them(
+    claim: str, removed: list[str]
+) -> None:
+    """A fleet of an adapter never changes, so whoever moves one deletes it here and creates it there."""
+    one = ground()
+    one.report({}, VolumeReport(strays=(STRAY,)))
+    await one.settle()
+    other = beside({"storage": {"claimName": claim, "mountPath": "/adapters"}})
+    add_adapter(other, "sql", {"versions": [{"name": "9", "phase": "Loaded", "servedName": STRAY, "digest": DIGEST}]})
+    one.world.fleets[other.ref] = other
+    await one.settle()
+    assert [item.served for item in one.state.sync.requests.get("", ())] == removed
+
+
+async def test_bytes_that_outlived_an_adapter_stay_while_an_engine_of_another_fleet_on_the_claim_reads_them() -> None:
+    one = ground()
+    other = beside()
+    other.engines["o"] = engine("o", listing={STRAY: f"/adapters/{STRAY}"})
+    one.world.fleets[other.ref] = other
+    one.report({}, VolumeReport(strays=(STRAY,)))
+    await one.settle()
+    assert one.state.sync.requests.get("", ()) == ()
+    other.engines["o"].listing = {}
+    await one.settle()
+    assert [item.served for item in one.state.sync.requests[""]] == [STRAY]
 
 
 async def test_nothing_is_a_stray_while_a_spec_cannot_be_read() -> None:
