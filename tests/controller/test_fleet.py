@@ -64,10 +64,12 @@ class Ground:
     async def settle(self) -> None:
         await self.fleet(KEY)
 
-    def report(self, results: dict[SyncItem, Result], volume: VolumeReport | None = None) -> None:
+    def report(
+        self, results: dict[SyncItem, Result], volume: VolumeReport | None = None, claim: str = "adapters"
+    ) -> None:
         """A Job that ended with these results."""
         self.number += 1
-        job = SyncJob(f"job-{self.number}", tuple(results), results=results, open=set(results))
+        job = SyncJob(f"job-{self.number}", tuple(results), claim=claim, results=results, open=set(results))
         self.state.sync.jobs[job.name] = job
         if volume is not None:
             self.state.sync.volume = volume
@@ -336,6 +338,21 @@ async def test_two_adapters_that_decide_at_once_do_not_get_the_same_place() -> N
     assert found == {"python": "Loading", "sql": "Published"}, json.dumps(found)
     assert state.places == set()
     assert state.waiting.keys() == {f"sql/1-{'b' * 12}"}
+
+
+async def test_what_was_published_on_another_claim_is_published_on_this_one_too() -> None:
+    """The fleet's claim was changed while the Job ran, or while its result waited for the end of a suspension."""
+    one = Ground(state_of({"capacity": {"maxLoraRank": 16}}))
+    key = World.adapter_key(("ns", "python"))
+    await one.adapter(key)
+    item = one.state.sync.requests["python"][0]
+    one.report({item: Published(1, DIGEST, 8, ("q_proj",), 10)}, claim="old")
+    await one.adapter(key)
+    version = one.state.adapters["python"].status.versions[0]
+    assert (version.digest, version.retry_at is None) == (None, False)
+    one.report({item: Published(1, DIGEST, 8, ("q_proj",), 10)})
+    await one.adapter(key)
+    assert one.state.adapters["python"].status.versions[0].claim_name == "adapters"
 
 
 async def test_whoever_waits_looks_again_when_a_place_is_free() -> None:

@@ -53,6 +53,18 @@ async def test_versions_that_need_the_same_go_into_one_job(state: FleetState) ->
     assert [versions_of(job) for job in kube.created] == [OWN]
 
 
+async def test_the_claim_of_a_job_is_known_to_whoever_made_it_and_to_the_next_leader(state: FleetState) -> None:
+    one, kube = reconciler(state)
+    ask(state, "1")
+    await one(KEY)
+    (made,) = state.sync.jobs.values()
+    next_one, _ = reconciler(state_of())
+    (next_state,) = next_one._world.fleets.values()
+    next_one._job(next_state, "ADDED", kube.created[0])
+    (found,) = next_state.sync.jobs.values()
+    assert (made.claim, found.claim) == ("adapters", "adapters")
+
+
 async def test_a_claim_of_others_gets_a_job_of_its_own(state: FleetState) -> None:
     one, kube = reconciler(state)
     ask(state, "1", "2", "hub")

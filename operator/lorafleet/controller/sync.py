@@ -122,7 +122,7 @@ class SyncReconciler:
             return False
         name = manifests.job_name(state.ref[1])
         body = manifests.job(state.fleet, name, plan, items, mounts, self._settings)
-        state.sync.jobs[name] = SyncJob(name, items, open=set(items))
+        state.sync.jobs[name] = SyncJob(name, items, manifests.claim_of(body), open=set(items))
         try:
             await self._kube.create(path("batch/v1", "jobs", state.ref[0]), body)
         except BaseException as error:
@@ -204,7 +204,8 @@ class SyncReconciler:
             ours = state.fleet is not None and (state.fleet.uid in owners or scheduled)
             if job["metadata"].get("deletionTimestamp") or not ours:
                 return
-            known = state.sync.jobs[name] = SyncJob(name, items, open=set(items), scheduled=scheduled)
+            claim = manifests.claim_of(job)
+            known = state.sync.jobs[name] = SyncJob(name, items, claim, open=set(items), scheduled=scheduled)
             self._ask(state, items)
             early = self._early.pop((state.ref[0], name), None)
             if early is not None:
