@@ -340,6 +340,17 @@ async def test_two_adapters_that_decide_at_once_do_not_get_the_same_place() -> N
     assert state.waiting.keys() == {f"sql/1-{'b' * 12}"}
 
 
+async def test_what_serves_goes_on_while_the_fleets_spec_cannot_be_read() -> None:
+    one = ground()
+    adapter = one.state.adapters["python"]
+    await one.adapter(World.adapter_key(adapter.ref))
+    before = adapter.status.traffic
+    assert before and one.state.fleet
+    one.state.fleet.spec = None
+    await one.adapter(World.adapter_key(adapter.ref))
+    assert adapter.status.traffic == before
+
+
 async def test_what_was_published_on_another_claim_is_published_on_this_one_too() -> None:
     """The fleet's claim was changed while the Job ran, or while its result waited for the end of a suspension."""
     one = Ground(state_of({"capacity": {"maxLoraRank": 16}}))

@@ -144,9 +144,12 @@ class AdapterReconciler:
         if adapter.deleting_since is None and not adapter.has_finalizer:
             await self._writer.hold(adapter)
         now = datetime.now(UTC)
-        fleet = state.fleet
-        if fleet and fleet.spec and not state.suspended and not state.settled and adapter.deleting_since is None:
-            return UNSETTLED
+        if state.fleet and adapter.deleting_since is None:
+            if state.fleet.spec is None:
+                # Nothing is decided by a spec that cannot be read: what serves goes on, and the fleet says why.
+                return None
+            if not state.suspended and not state.settled:
+                return UNSETTLED
         observed, used = observe(state, adapter, now)
         plan = decide(observed)
         # Before anyone else decides: a place, or a turn, is given once.
