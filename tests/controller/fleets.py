@@ -37,6 +37,16 @@ def state_of(spec: dict[str, Any] | None = None, status: dict[str, Any] | None =
     return one
 
 
+def beside(spec: dict[str, Any] | None = None) -> FleetState:
+    """Another fleet of the namespace, without adapters, on the same claim if its spec names no other."""
+    one = state_of(spec)
+    assert one.fleet
+    one.ref, one.fleet.name, one.fleet.uid = ("ns", "other"), "other", "o"
+    one.contribute("python", None)
+    one.adapters.clear()
+    return one
+
+
 def add_adapter(
     state: FleetState,
     name: str,

@@ -19,7 +19,7 @@ from lorafleet.kube import KubeError
 from lorafleet.rollout.observed import Failed, Published
 from lorafleet.store.plan import VolumeReport
 from tests.controller.fakes import FakeKube, measuring, world_of
-from tests.controller.fleets import SPEC, add_adapter, engine, hash_of, state_of
+from tests.controller.fleets import SPEC, add_adapter, beside, engine, hash_of, state_of
 
 KEY = World.fleet_key(("ns", "fleet"))
 DIGEST = "sha256:" + "a" * 64
@@ -64,10 +64,12 @@ class Ground:
     async def settle(self) -> None:
         await self.fleet(KEY)
 
-    def report(self, results: dict[SyncItem, Result], volume: VolumeReport | None = None) -> None:
+    def report(
+        self, results: dict[SyncItem, Result], volume: VolumeReport | None = None, claim: str = "adapters"
+    ) -> None:
         """A Job that ended with these results."""
         self.number += 1
-        job = SyncJob(f"job-{self.number}", tuple(results), results=results, open=set(results))
+        job = SyncJob(f"job-{self.number}", tuple(results), claim=claim, results=results, open=set(results))
         self.state.sync.jobs[job.name] = job
         if volume is not None:
             self.state.sync.volume = volume
@@ -237,6 +239,34 @@ async def test_a_folder_of_another_fleet_on_the_claim_is_no_stray() -> None:
     assert one.status.pending_removals == ()
 
 
+@pytest.mark.parametrize(("claim", "removed"), [("adapters", []), ("theirs", [STRAY])])
+async def test_bytes_that_outlived_an_adapter_stay_while_one_of_another_fleet_on_the_claim_has_them(
+    claim: str, removed: list[str]
+) -> None:
+    """A fleet of an adapter never changes, so whoever moves one deletes it here and creates it there."""
+    one = ground()
+    one.report({}, VolumeReport(strays=(STRAY,)))
+    await one.settle()
+    other = beside({"storage": {"claimName": claim, "mountPath": "/adapters"}})
+    add_adapter(other, "sql", {"versions": [{"name": "9", "phase": "Loaded", "servedName": STRAY, "digest": DIGEST}]})
+    one.world.fleets[other.ref] = other
+    await one.settle()
+    assert [item.served for item in one.state.sync.requests.get("", ())] == removed
+
+
+async def test_bytes_that_outlived_an_adapter_stay_while_an_engine_of_another_fleet_on_the_claim_reads_them() -> None:
+    one = ground()
+    other = beside()
+    other.engines["o"] = engine("o", listing={STRAY: f"/adapters/{STRAY}"})
+    one.world.fleets[other.ref] = other
+    one.report({}, VolumeReport(strays=(STRAY,)))
+    await one.settle()
+    assert one.state.sync.requests.get("", ()) == ()
+    other.engines["o"].listing = {}
+    await one.settle()
+    assert [item.served for item in one.state.sync.requests[""]] == [STRAY]
+
+
 async def test_nothing_is_a_stray_while_a_spec_cannot_be_read() -> None:
     one = ground()
     add_adapter(one.state, "sql", uid="s")
@@ -308,6 +338,32 @@ async def test_two_adapters_that_decide_at_once_do_not_get_the_same_place() -> N
     assert found == {"python": "Loading", "sql": "Published"}, json.dumps(found)
     assert state.places == set()
     assert state.waiting.keys() == {f"sql/1-{'b' * 12}"}
+
+
+async def test_what_serves_goes_on_while_the_fleets_spec_cannot_be_read() -> None:
+    one = ground()
+    adapter = one.state.adapters["python"]
+    await one.adapter(World.adapter_key(adapter.ref))
+    before = adapter.status.traffic
+    assert before and one.state.fleet
+    one.state.fleet.spec = None
+    await one.adapter(World.adapter_key(adapter.ref))
+    assert adapter.status.traffic == before
+
+
+async def test_what_was_published_on_another_claim_is_published_on_this_one_too() -> None:
+    """The fleet's claim was changed while the Job ran, or while its result waited for the end of a suspension."""
+    one = Ground(state_of({"capacity": {"maxLoraRank": 16}}))
+    key = World.adapter_key(("ns", "python"))
+    await one.adapter(key)
+    item = one.state.sync.requests["python"][0]
+    one.report({item: Published(1, DIGEST, 8, ("q_proj",), 10)}, claim="old")
+    await one.adapter(key)
+    version = one.state.adapters["python"].status.versions[0]
+    assert (version.digest, version.retry_at is None) == (None, False)
+    one.report({item: Published(1, DIGEST, 8, ("q_proj",), 10)})
+    await one.adapter(key)
+    assert one.state.adapters["python"].status.versions[0].claim_name == "adapters"
 
 
 async def test_whoever_waits_looks_again_when_a_place_is_free() -> None:

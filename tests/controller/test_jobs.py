@@ -251,6 +251,11 @@ def test_the_items_are_read_back_from_the_job(state: FleetState) -> None:
         assert jobs.read_items({"metadata": {"annotations": {jobs.ITEMS_ANNOTATION: odd}}}) == ()
 
 
+def test_the_claim_that_a_job_works_on_is_read_back_from_it(state: FleetState) -> None:
+    assert manifests.claim_of(made(state, item_of(state, "2"))) == "adapters"
+    assert manifests.claim_of({"spec": {"template": {"spec": {}}}}) == ""
+
+
 def test_names_fit_their_labels() -> None:
     assert len(manifests.job_name("x" * 63)) <= 63
     # Kubernetes adds eleven characters for each of its Jobs.

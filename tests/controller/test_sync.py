@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import math
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from lorafleet.rollout.observed import Failed, Published
 from lorafleet.store.plan import MAX_ITEMS, PLAN_ENV, PublishItem, SyncPlan
 from lorafleet.store.termination import SURE_ITEMS
 from tests.controller.fakes import FakeKube, world_of
-from tests.controller.fleets import SOURCES, add_adapter, hash_of, item_of, state_of
+from tests.controller.fleets import SOURCES, add_adapter, beside, engine, hash_of, item_of, state_of
 
 KEY = World.sync_key(("ns", "fleet"))
 OBJECTS = {"objectStore": {"url": "s3://models/adapters/one/", "endpoint": "https://s3", "secretName": "keys"}}
@@ -50,6 +51,18 @@ async def test_versions_that_need_the_same_go_into_one_job(state: FleetState) ->
     ask(state, *OWN)
     await one(KEY)
     assert [versions_of(job) for job in kube.created] == [OWN]
+
+
+async def test_the_claim_of_a_job_is_known_to_whoever_made_it_and_to_the_next_leader(state: FleetState) -> None:
+    one, kube = reconciler(state)
+    ask(state, "1")
+    await one(KEY)
+    (made,) = state.sync.jobs.values()
+    next_one, _ = reconciler(state_of())
+    (next_state,) = next_one._world.fleets.values()
+    next_one._job(next_state, "ADDED", kube.created[0])
+    (found,) = next_state.sync.jobs.values()
+    assert (made.claim, found.claim) == ("adapters", "adapters")
 
 
 async def test_a_claim_of_others_gets_a_job_of_its_own(state: FleetState) -> None:
@@ -168,6 +181,32 @@ async def test_adapters_take_turns(state: FleetState) -> None:
     state.sync.requests["sql"] = (SyncItem("sql", "s", version="1", entry=hash_of(state, "1")),)
     await one(KEY)
     assert [item.adapter for item in jobs.read_items(kube.created[0])][:3] == ["python", "sql", "python"]
+
+
+SERVED = f"python/1-{'a' * 12}"
+
+
+async def test_nothing_is_removed_that_an_engine_of_another_fleet_on_the_claim_reads(state: FleetState) -> None:
+    one, kube = reconciler(state)
+    other = beside()
+    other.engines["o"] = engine("o", listing={SERVED: f"/adapters/{SERVED}"})
+    other.engines["o"].listed_at = math.inf
+    one._world.fleets[other.ref] = other
+    state.sync.requests["python"] = (SyncItem("python", "a", served=SERVED),)
+    await one(KEY)
+    assert kube.created == []
+    other.engines["o"].listing = {}
+    await one(KEY)
+    assert [item.served for item in jobs.read_items(kube.created[0])] == [SERVED]
+
+
+async def test_what_an_adapter_left_behind_is_not_removed_once_it_came_back(state: FleetState) -> None:
+    """The fleet asked before; publishing may find these very bytes and leave them as they are."""
+    one, kube = reconciler(state)
+    state.sync.requests[""] = (SyncItem("", "f", served=SERVED),)
+    ask(state, "1")
+    await one(KEY)
+    assert [(item.version, item.served) for job in kube.created for item in jobs.read_items(job)] == [("1", "")]
 
 
 def pod_waiting(job: str, claim: str) -> dict[str, Any]:

@@ -237,6 +237,42 @@ def test_another_claim_means_publishing_again() -> None:
     assert cluster.serving() == {}, "what is on the other claim is unproven"
 
 
+def test_other_bytes_on_another_claim_have_proved_nothing() -> None:
+    cluster = Cluster(spec("1"))
+    cluster.settle()
+    cluster.fleet = fleet_view(claim_name="other")
+    cluster.digests["1"] = "sha256:" + "f" * 64
+    cluster.mute.add("1")
+    cluster.settle()
+    assert cluster.serving() == {}, "they have to answer their probe first"
+    assert cluster.version("1").proven_at is None
+    cluster.mute.clear()
+    cluster.settle()
+    assert cluster.serving() == {"1": 100}
+    assert cluster.status.traffic[0].served_name == "adapter/1-ffffffffffff"
+
+
+def test_the_same_bytes_on_another_claim_serve_as_they_did() -> None:
+    cluster = Cluster(spec("1"))
+    cluster.settle()
+    cluster.fleet = fleet_view(claim_name="other")
+    cluster.mute.add("1")
+    cluster.settle()
+    assert cluster.serving() == {"1": 100}
+
+
+def test_no_rollback_goes_to_other_bytes_than_those_that_served() -> None:
+    cluster = Cluster(spec("1", "2", active="1"))
+    cluster.settle()
+    cluster.spec = spec("1", "2")
+    cluster.settle()
+    cluster.fleet = fleet_view(claim_name="other")
+    cluster.digests["1"] = "sha256:" + "f" * 64
+    cluster.settle()
+    assert cluster.serving() == {"2": 100}
+    assert "no other version of spec.versions has served" in cluster.act("rollback")
+
+
 def test_a_suspended_adapter_changes_nothing_and_goes_on_serving() -> None:
     cluster = Cluster(spec("1"))
     cluster.settle()

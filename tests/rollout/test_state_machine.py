@@ -180,12 +180,13 @@ class AdapterLife(RuleBasedStateMachine):
         }
         plan = cluster.reconcile()
         after = plan.status
-        proven = {version.name for version in before.versions if version.proven_at}
+        proven = {version.served_name for version in before.versions if version.proven_at}
         for name, weight in cluster.serving().items():
             stable = name in (before.stable_version, after.stable_version)
             assert weight <= weights.get(name, 0) or name in loaded or (stable and name in weights), "not loaded"
-            if name not in weights and name not in proven and before.versions:
-                probed = observed.probes.get(cluster.version(name).served_name or "")
+            served = cluster.version(name).served_name
+            if name not in weights and served not in proven and before.versions:
+                probed = observed.probes.get(served or "")
                 assert probed and probed.passed >= len(cluster.usable()), "a first request before the probe"
         self._what_is_paused_stays(before, after)
         self._stable_moves_only_by_promotion_or_rollback(before, after)
@@ -271,6 +272,13 @@ class AdapterLife(RuleBasedStateMachine):
     @rule()
     def fleet_goes_and_comes(self) -> None:
         self.cluster.fleet = None if self.cluster.fleet else fleet_view()
+
+    @rule(versions=st.lists(versions, max_size=2))
+    def another_claim(self, versions: list[str]) -> None:
+        """The copies of some sources have other bytes there."""
+        for version in versions:
+            self.cluster.digests[version] = "sha256:" + f"{len(self.cluster.volume):064x}"[::-1]
+        self.cluster.fleet = fleet_view(claim_name=f"claim-{len(self.cluster.volume)}")
 
     @rule()
     def everything_settles(self) -> None:

@@ -239,6 +239,32 @@ def test_rollback_names_an_older_version_during_a_rollout() -> None:
     assert {one.version for one in cluster.status.aborted} == {"2", "3"}
 
 
+def test_rollback_to_the_version_that_is_on_its_way_back_does_not_take_that_back() -> None:
+    cluster = replaced_by_two()
+    cluster.wait(31)
+    cluster.settle()
+    cluster.spec = spec("1", "2", active="1", rollout=rules([]))
+    cluster.reconcile()
+    assert cluster.rollout.version == "1"
+    assert "version 2 is taken back" in cluster.act("rollback:1")
+    cluster.settle()
+    assert cluster.serving() == {"1": 100}
+    assert [one.version for one in cluster.status.aborted] == ["2"]
+    assert cluster.condition("Ready") == ("True", "Serving")
+
+
+def test_rollback_during_a_rollout_takes_the_new_versions_share_away_before_the_old_one_is_loaded() -> None:
+    cluster = replaced_by_two()
+    cluster.wait(31)
+    cluster.spec = spec("1", "2", "3", rollout=rules())
+    cluster.settle()
+    assert cluster.serving() == {"2": 95, "3": 5}
+    assert "version 2 serves until then" in cluster.act("rollback:1")
+    assert cluster.serving() == {"2": 100}
+    cluster.settle()
+    assert cluster.serving() == {"1": 100}
+
+
 @pytest.mark.parametrize(
     ("action", "why"),
     [

@@ -91,6 +91,8 @@ class Cluster:
     damage: dict[str, str] = field(default_factory=dict)
     syncing: dict[str, Syncing] = field(default_factory=dict)
     pins: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    """Of versions whose source has other bytes than at first."""
     action: str = ""
     turn: str = ""
     mute: set[str] = field(default_factory=set)
@@ -195,7 +197,7 @@ class Cluster:
                 self.published[version] = self.bad[version]
                 continue
             self.ids += 1
-            digest = digest_of(version)
+            digest = self.digests.get(version, digest_of(version))
             self.volume.add(f"{self.name}/{version}-{digest[7:19]}")
             self.published[version] = Published(self.ids, digest, 8, ("q_proj",), 100, pin=self.pins.get(version))
         for served in self.last.remove:

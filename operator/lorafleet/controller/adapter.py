@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 UNSETTLED = 1.0
 """Seconds until the next look while engines have not been asked yet: nothing is decided on half the picture."""
+ELSEWHERE = Failed(Reason.SYNC_FAILED, "the sync Job worked on a claim that is not the fleet's any more", retry=True)
 
 
 def observe(state: FleetState, adapter: Adapter, now: datetime) -> tuple[Observed, set[SyncItem]]:
@@ -111,8 +112,9 @@ def damage(state: FleetState, served: set[str]) -> dict[str, str]:
 
 def _results(state: FleetState, adapter: Adapter) -> list[tuple[SyncItem, Result]]:
     """The results for an adapter that no status contains yet."""
+    claim = state.fleet.spec.storage.claim_name if state.fleet and state.fleet.spec else ""
     found: list[tuple[SyncItem, Result]] = [
-        (item, job.results[item])
+        (item, job.results[item] if job.claim == claim else ELSEWHERE)
         for job in state.sync.jobs.values()
         if job.results is not None
         for item in job.open
@@ -142,9 +144,12 @@ class AdapterReconciler:
         if adapter.deleting_since is None and not adapter.has_finalizer:
             await self._writer.hold(adapter)
         now = datetime.now(UTC)
-        fleet = state.fleet
-        if fleet and fleet.spec and not state.suspended and not state.settled and adapter.deleting_since is None:
-            return UNSETTLED
+        if state.fleet and adapter.deleting_since is None:
+            if state.fleet.spec is None:
+                # Nothing is decided by a spec that cannot be read: what serves goes on, and the fleet says why.
+                return None
+            if not state.suspended and not state.settled:
+                return UNSETTLED
         observed, used = observe(state, adapter, now)
         plan = decide(observed)
         # Before anyone else decides: a place, or a turn, is given once.

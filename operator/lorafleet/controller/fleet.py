@@ -21,6 +21,7 @@ from lorafleet.controller.objects import Fleet
 from lorafleet.controller.pods import PodWatches
 from lorafleet.controller.queue import Key
 from lorafleet.controller.scrubs import Scrubs
+from lorafleet.controller.sharing import may_come_back, on_claim
 from lorafleet.controller.state import FleetState, Result, Scrubbed, SyncItem, Task
 from lorafleet.controller.status import Writer
 from lorafleet.controller.world import World
@@ -135,13 +136,15 @@ class FleetReconciler:
         Versions that outlived their adapter are removed when no engine may read them; damaged ones are fetched again.
         """
         now = monotonic()
+        sharing = on_claim(self._world.fleets.values(), state.ref)
         storage = fleet.status.storage
         damaged = [one.served_name for one in storage.damaged] if storage else []
         state.broken = {served: failure for served, failure in state.broken.items() if served in damaged}
         wanted = [
             SyncItem("", fleet.uid, served=removal.served_name)
             for removal in fleet.status.pending_removals
-            if not state.loads(removal.served_name).readers and not _may_come_back(state, removal.served_name)
+            if not any(one.loads(removal.served_name).readers for one in sharing)
+            and not may_come_back(sharing, removal.served_name)
         ]
         wanted += [item for served in damaged if (item := _repair(state, fleet, served)) is not None]
         due = tuple(item for item in wanted if self._tries.get(item.served, (0, 0.0))[1] <= now)
@@ -193,7 +196,7 @@ class FleetReconciler:
             return set()
         names = {served for served in volume.strays or () if served not in known and ours(served, f"/{served}")}
         others = [one for one in self._world.fleets.values() if one.ref[0] == state.ref[0]]
-        return {served for served in names if not any(_may_come_back(one, served) for one in others)}
+        return {served for served in names if not may_come_back(others, served)}
 
     def _acknowledge(self, state: FleetState, fleet: Fleet, taken: set[SyncItem]) -> None:
         """Results that are in a written status need not be kept."""
@@ -296,17 +299,3 @@ def _repair(state: FleetState, fleet: Fleet, served: str) -> SyncItem | None:
                 adapter.name, fleet.uid, version=version.name, served=served, entry=version.entry_hash, repair=True
             )
     return None
-
-
-def _may_come_back(state: FleetState, served: str) -> bool:
-    """Whether an adapter has, or is about to get, a version of this name: its publishing may find these very bytes."""
-    name, _, folder = served.partition("/")
-    adapter = state.adapters.get(name)
-    if adapter is not None and adapter.deleting_since is not None:
-        return False
-    entries = adapter.spec.versions if adapter and adapter.spec else ()
-    known = {version.name: version for version in adapter.status.versions} if adapter else {}
-    if any(version.served_name == served for version in known.values()):
-        return True
-    version = folder.rpartition("-")[0]
-    return any(entry.name == version for entry in entries) and (version not in known or known[version].digest is None)

@@ -173,6 +173,12 @@ def _volumes(fleet: Fleet, mounts: Mounts) -> tuple[list[Object], list[Object]]:
     return volumes, places
 
 
+def claim_of(job: Object) -> str:
+    """The claim that a Job has as the fleet's volume."""
+    volumes = job["spec"]["template"]["spec"].get("volumes") or ()
+    return next((volume["persistentVolumeClaim"]["claimName"] for volume in volumes if volume["name"] == "volume"), "")
+
+
 def _escaped(value: str) -> str:
     """For Kubernetes, which reads ``$$`` in the value of a variable as ``$``."""
     return value.replace("$", "$$")

@@ -138,14 +138,15 @@ Result = Published | Failed | Scrubbed | None
 class SyncJob:
     """A sync Job that exists in the cluster. ``results`` come once its pod has ended.
 
-    ``ip`` is its pod's while it runs, ``progress`` the bytes fetched of those to fetch. ``report`` is what the pod
-    answered as its whole report, which counts for nothing before Kubernetes brings its sha256. ``scheduled``: not made
-    by us one by one, but by the fleet's CronJob, so it takes no place of a sync Job. ``stuck``: it waits for a claim
-    that does not exist.
+    ``claim`` is what it has as the fleet's volume, ``ip`` its pod's while it runs, ``progress`` the bytes fetched of
+    those to fetch. ``report`` is what the pod answered as its whole report, which counts for nothing before Kubernetes
+    brings its sha256. ``scheduled``: not made by us one by one, but by the fleet's CronJob, so it takes no place of a
+    sync Job. ``stuck``: it waits for a claim that does not exist.
     """
 
     name: str
     items: tuple[SyncItem, ...]
+    claim: str = ""
     note: str = ""
     ip: str = ""
     report: bytes = b""

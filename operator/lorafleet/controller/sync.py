@@ -19,6 +19,7 @@ from lorafleet.controller.metrics import SYNC_JOBS
 from lorafleet.controller.queue import Key, Retry
 from lorafleet.controller.reports import Outcome
 from lorafleet.controller.settings import Settings
+from lorafleet.controller.sharing import may_come_back, on_claim
 from lorafleet.controller.state import FleetState, Result, SyncItem, SyncJob, Task
 from lorafleet.controller.world import World
 from lorafleet.kube import Kube, KubeError, Object, path
@@ -83,30 +84,37 @@ class SyncReconciler:
         """What may start now, and when to look again.
 
         A removal needs a listing of each engine from after it was asked for: a client may have had a version loaded by
-        vLLM's resolver meanwhile. A version is not published while a Job may be removing a former one of its name.
+        vLLM's resolver meanwhile. A version is not published while a Job may be removing a former one of its name, and
+        what the fleet wants removed stays if an adapter came back for it meanwhile.
         """
         removals = [item for item in waiting if item.task is Task.REMOVE]
         asked = {item.served: state.sync.asked.get(item.served, monotonic()) for item in removals}
         state.sync.asked = asked
+        sharing = on_claim(self._world.fleets.values(), state.ref)
         items = [item for job in state.sync.running() for item in job.items]
         going = {item.served.rpartition("-")[0] for item in items if item.task is Task.REMOVE}
         start = []
         again = None
         for item in waiting:
-            removal = item.task is Task.REMOVE
-            stale = [
-                engine
-                for engine in state.engines.values()
-                if removal and engine.usable and engine.listed_at <= asked[item.served]
-            ]
-            for engine in stale:
-                engine.listed_at = 0.0
-                self._world.ask_engine(state, engine.name)
-            if stale or (removal and state.loads(item.served).readers):
+            if item.task is not Task.REMOVE:
+                if f"{item.adapter}/{item.version}" not in going:
+                    start.append(item)
+            elif not item.adapter and may_come_back(sharing, item.served):
+                continue
+            elif self._may_be_read(sharing, item.served, asked[item.served]):
                 again = FRESH
-            elif f"{item.adapter}/{item.version}" not in going:
+            else:
                 start.append(item)
         return start, again
+
+    def _may_be_read(self, sharing: list[FleetState], served: str, asked: float) -> bool:
+        """Whether an engine may still read a version's files; those that were not asked since are asked."""
+        engines = [(one, engine) for one in sharing for engine in one.engines.values()]
+        stale = [(one, engine) for one, engine in engines if engine.usable and engine.listed_at <= asked]
+        for one, engine in stale:
+            engine.listed_at = 0.0
+            self._world.ask_engine(one, engine.name)
+        return bool(stale) or any(one.loads(served).readers for one in sharing)
 
     async def _create(self, state: FleetState, batch: list[SyncItem]) -> bool:
         assert state.fleet
@@ -115,7 +123,7 @@ class SyncReconciler:
             return False
         name = manifests.job_name(state.ref[1])
         body = manifests.job(state.fleet, name, plan, items, mounts, self._settings)
-        state.sync.jobs[name] = SyncJob(name, items, open=set(items))
+        state.sync.jobs[name] = SyncJob(name, items, manifests.claim_of(body), open=set(items))
         try:
             await self._kube.create(path("batch/v1", "jobs", state.ref[0]), body)
         except BaseException as error:
@@ -197,7 +205,8 @@ class SyncReconciler:
             ours = state.fleet is not None and (state.fleet.uid in owners or scheduled)
             if job["metadata"].get("deletionTimestamp") or not ours:
                 return
-            known = state.sync.jobs[name] = SyncJob(name, items, open=set(items), scheduled=scheduled)
+            claim = manifests.claim_of(job)
+            known = state.sync.jobs[name] = SyncJob(name, items, claim, open=set(items), scheduled=scheduled)
             self._ask(state, items)
             early = self._early.pop((state.ref[0], name), None)
             if early is not None:

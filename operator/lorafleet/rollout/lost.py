@@ -33,7 +33,7 @@ def recovered(observed: Observed) -> LoRAAdapterStatus:
 
 
 def disproved(before: VersionStatus | None, after: VersionStatus | None) -> bool:
-    """Whether a version that engines list turned out to have other bytes than the spec's entry stands for."""
+    """Whether a version that is remembered turned out to have other bytes: what served is not what its entry means."""
     remembered = before is not None and before.digest is None and before.served_name is not None
     return bool(remembered and before and after and after.digest and after.served_name != before.served_name)
 

@@ -24,8 +24,10 @@ def toward_bytes(
     if version is None or (version.digest is None and version.entry_hash != fingerprint):
         version = fresh
     if version.digest is not None and observed.fleet and version.claim_name != observed.fleet.claim_name:
-        kept = {"pin": version.pin, "proven_at": version.proven_at, "statistics": version.statistics}
-        version = steps.change(fresh, **kept) if version.entry_hash == fingerprint else fresh
+        # With its served name it remembers which bytes proved themselves, until those of this claim are known.
+        kept = ("pin", "proven_at", "statistics", "served_name")
+        same = version.entry_hash == fingerprint
+        version = steps.change(fresh, **{name: getattr(version, name) for name in kept}) if same else fresh
     if version.digest is not None:
         return version, False
     return steps.toward_publishing(version, observed)

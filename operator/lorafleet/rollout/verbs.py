@@ -12,7 +12,7 @@ from lorafleet.api.model import timestamp
 from lorafleet.api.reasons import Reason
 from lorafleet.rollout.draft import Draft, aborted, entry_of, note, take_back
 from lorafleet.rollout.observed import Observed
-from lorafleet.rollout.split import fixed
+from lorafleet.rollout.split import fixed, in_force, serving
 from lorafleet.rollout.versions import change, replaced
 
 LONGEST = 512
@@ -138,13 +138,17 @@ def _rollback(draft: Draft, observed: Observed, action: Action) -> Draft:
         text = f"{which} has {'not ' if action.argument else ''}served all requests before, or was taken back since"
         return _no(draft, action, text)
     back = found[0]
-    if rollout is not None:
+    if rollout is not None and rollout.version != back:
         text = f"a person went back to version {back} while it was at {rollout.weight} %"
         draft = take_back(draft, rollout.version, observed.now, Reason.ROLLED_BACK, text)
+        if stable in serving(draft):
+            # Its share goes at once, whenever the version to go back to is loaded.
+            draft = replace(draft, traffic=in_force(draft, {stable: 100}, frozenset()))
     draft = take_back(draft, stable, observed.now, Reason.ROLLED_BACK, f"a person went back to version {back}")
     loaded = draft.versions[back].phase is VersionPhase.LOADED
     after = "" if loaded else f" as soon as it is loaded; version {stable} serves until then"
-    return replace(draft, stable=back, answer=f"version {back} serves{after}; version {stable} is taken back")
+    text = f"version {back} serves{after}; version {stable} is taken back"
+    return replace(draft, stable=back, rollout=None, answer=text)
 
 
 def _served_before(draft: Draft, observed: Observed) -> list[str]:

@@ -56,7 +56,7 @@ def wanted(status: LoRAAdapterStatus, mount_path: str) -> Wanted:
 
 
 def _left_alone(version: VersionStatus) -> bool:
-    """Neither loaded nor unloaded: requests may use it, or it is remembered from before its status was lost."""
+    """Neither loaded nor unloaded: requests may use it, or nothing but its name is known since a loss."""
     return version.phase is VersionPhase.DRAINING or version.digest is None
 
 
