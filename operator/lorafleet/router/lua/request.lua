@@ -120,7 +120,7 @@ function envoy_on_request(handle)
     headers:remove('authorization')
   end
   if base[asked] then
-    return
+    return headers:replace('x-lorafleet-base', '1')
   end
   local target, entry, pinned = resolve(handle, headers, asked, user)
   headers:replace('x-lorafleet-served', target.served)
