@@ -16,13 +16,16 @@ if KEY_FILE then
   file:close()
 end
 
--- What keeps a client at one version, if anything does.
+-- What keeps a client at one version, if anything does. Some clients send empty ones, all of them the same.
 local function key_of(headers, user)
   local key
   if SETTINGS.session_header ~= '' then
     key = headers:get(SETTINGS.session_header)
   end
-  return key or SETTINGS.sticky_user and user or nil
+  if (not key or key == '') and SETTINGS.sticky_user then
+    key = user
+  end
+  return key ~= '' and key or nil
 end
 
 -- The target for the name that a client gave, its entry, and whether the client named the version. Answers when there
