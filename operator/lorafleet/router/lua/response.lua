@@ -151,7 +151,20 @@ local function stream(handle, pinned, events)
   count(handle, prompt, completion)
 end
 
-local function whole(handle, headers, pinned)
+local UNLOADABLE = '{"error":{"message":"LoRA adapter \''
+
+-- The status with which vLLM 0.32.0 answers so when it does not have the model: its other 404s are about the request, and
+-- the router's own say no such type. Its resolver answers 400 when it finds files that do not load. nil for other texts.
+local function unloaded(text)
+  if find(text, '"NotFoundError"', 1, true) and find(text, '` does not exist', 1, true) then
+    return '404'
+  elseif find(text, UNLOADABLE, 1, true) == 1 and find(text, "' was found but could not be loaded", 1, true) then
+    return '400'
+  end
+  return nil
+end
+
+local function whole(handle, pinned)
   local body = handle:body()
   if not body then
     return
@@ -165,10 +178,10 @@ local function whole(handle, headers, pinned)
     if SETTINGS.restore_model then
       body:setBytes(substitute(text, needle, name))
     end
-  -- vLLM 0.32.0 says "The model `x` does not exist."; its other 404s are about the request, and our own say no such type.
-  elseif find(text, '"NotFoundError"', 1, true) and find(text, '` does not exist', 1, true) then
-    headers = handle:headers()
-    if headers:get(':status') == '404' then
+  else
+    local status = unloaded(text)
+    local headers = status and handle:headers()
+    if status and headers:get(':status') == status then
       headers:replace(':status', '503')
       headers:replace('retry-after', '1')
       body:setBytes(NOT_LOADED)
@@ -188,7 +201,7 @@ function envoy_on_response(handle)
   elseif find(kind, 'application/json', 1, true) == 1 then
     local length = tonumber(headers:get('content-length') or '')
     if length and length <= WHOLE then
-      whole(handle, headers, pinned)
+      whole(handle, pinned)
     elseif WATCHED then
       headers:remove('content-length')
       stream(handle, pinned, false)
