@@ -86,22 +86,6 @@ async def test_models_lists_pinned_names_when_told_to(tmp_path: Path) -> None:
     assert [card["id"] for card in answer["data"]] == [BASE, "python", "python@v1", "python@v2"]
 
 
-async def test_only_paths_that_take_a_model_reach_an_engine(tmp_path: Path) -> None:
-    async with engines(1) as (engine,), router(table([engine], route("python", v1=100)), tmp_path) as one:
-        for path in ("/v1/chat/completions", "/v1/embeddings", "/v1/responses", "/v1/rerank", "/tokenize"):
-            assert (await one.post({"model": "python"}, path + "?x=1"))[0] == 200
-        reached = len(engine.asked)
-        for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/adapters", "/invocations", "/metrics", "/"):
-            status, answer = await one.post({"model": "python"}, path)
-            assert (status, answer["error"]["code"]) == (404, "unknown_url"), path
-        for path in ("/v1/../adapters", "/v1/completions/../load_lora_adapter", "//v1/load_lora_adapter"):
-            assert (await one.post({"model": "python"}, path))[0] == 404, path
-        assert (await one.get("/metrics"))[0] == 404
-        assert (await one.get("/v1/completions"))[0] == 405
-        assert (await one.get("/health"))[0] == 200
-    assert reached == len(engine.asked) == 5
-
-
 async def test_a_name_with_letters_that_json_escapes_is_not_in_the_way(tmp_path: Path) -> None:
     odd = 'we"ird\\base'
     first = RoutingTable({}, {}, (odd,))

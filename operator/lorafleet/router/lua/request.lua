@@ -83,6 +83,25 @@ local function get(handle, path)
   return nil
 end
 
+-- What clients of the OpenAI API may look for here, by the beginning of its path, and why it is not.
+local UNROUTED = {
+  ['/v1/responses/'] = 'What an engine has stored is with that engine alone, and no router can tell with which.',
+  ['/v1/audio/'] = 'Audio comes as a form.',
+  ['/v1/realtime'] = 'It is a WebSocket.',
+}
+
+local function unrouted(handle, method, path)
+  local parts = { 'There is no ' .. method .. ' ' .. sub(path, 1, 200) .. ' here.' }
+  for prefix, why in pairs(UNROUTED) do
+    if find(path, prefix, 1, true) == 1 then
+      parts[2] = why
+    end
+  end
+  parts[#parts + 1] = 'Routed are GET /v1/models, and POST of a JSON object with a `model` to '
+    .. SETTINGS.paths:gsub(' ', ', ') .. '.'
+  fail(handle, '404', 'invalid_request_error', 'unknown_url', concat(parts, ' '))
+end
+
 -- Every call of Envoy's interface costs about a quarter of a microsecond, so none is made before it is needed.
 function envoy_on_request(handle)
   local body = handle:body()
@@ -100,7 +119,7 @@ function envoy_on_request(handle)
     if PATHS[path] then
       return fail(handle, '405', 'invalid_request_error', 'method_not_allowed', path .. ' takes POST only.')
     end
-    return fail(handle, '404', 'invalid_request_error', 'unknown_url', 'There is no ' .. method .. ' ' .. path .. ' here.')
+    return unrouted(handle, method, path)
   end
   local size = body and body:length() or 0
   if size == 0 then
