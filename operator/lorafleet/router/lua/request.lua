@@ -152,8 +152,9 @@ function envoy_on_request(handle)
   if SETTINGS.measure_all or entry.targets[2] then
     headers:replace('x-lorafleet-measured', '1')
   end
-  if target.hosts then
-    handle:streamInfo():dynamicMetadata():set('lorafleet', 'hosts', draw(target.hosts))
+  local hosts = hosts_of(target)
+  if hosts then
+    handle:streamInfo():dynamicMetadata():set('lorafleet', 'hosts', draw(hosts))
   end
   body:setBytes(replace(text, spans, target.served))
 end

@@ -46,7 +46,7 @@ end
 positions['=base'], positions['=engines'] = nil, nil
 
 -- The engines that a version is asked on, in order of preference; nil is any that the cluster likes.
-local function hosts_of(served, missing)
+local function preferred(served, missing)
   if missing == '' and SETTINGS.affinity == 0 or #engines == 0 then
     return nil
   end
@@ -76,6 +76,14 @@ local function hosts_of(served, missing)
   return addresses
 end
 
+-- The same of a target, found out when it is first asked.
+local function hosts_of(target)
+  if target.hosts == nil then
+    target.hosts = preferred(target.served, target.missing) or false
+  end
+  return target.hosts
+end
+
 local function entry_of(name)
   local entry = entries[name]
   if entry then
@@ -87,7 +95,7 @@ local function entry_of(name)
   end
   entry = { targets = {}, pinned = {}, total = 0 }
   for served, weight, version, missing in gmatch(text, '\t([^|\t]+)|(%d*)|([^|\t]*)|([^\t]*)') do
-    local target = { served = served, weight = tonumber(weight) or 0, hosts = hosts_of(served, missing) }
+    local target = { served = served, weight = tonumber(weight) or 0, missing = missing }
     owner[served] = name
     if target.weight > 0 then
       entry.targets[#entry.targets + 1] = target
@@ -174,10 +182,13 @@ local function distance(one, other, most)
   return row[#other]
 end
 
+-- What `near` found. To look at 10,000 names takes 50 ms, and who asks for one that is gone goes on asking.
+local nears, kept, KEPT = {}, 0, 1000
+
 -- Up to three names that a client may have meant, the nearest first.
 local function near(asked)
-  if #asked > 128 then
-    return {}
+  if #asked > 128 or nears[asked] then
+    return nears[asked] or {}
   end
   local found, lower = {}, asked:lower()
   local function consider(name)
@@ -204,5 +215,9 @@ local function near(asked)
   for at = 1, math.min(#found, 3) do
     names[at] = found[at].name
   end
+  if kept == KEPT then
+    nears, kept = {}, 0
+  end
+  nears[asked], kept = names, kept + 1
   return names
 end
