@@ -24,26 +24,39 @@ local function fraction(state)
   return (state % 4294967296 + 0.5) / 4294967296
 end
 
--- The lines of the table by adapter, as positions: an entry is made of its line on first use.
-local positions, entries, base, owner = {}, {}, {}, {}
+-- An entry is made of its adapter's line on first use. Until then there is the table alone: a program lives as long as the
+-- longest stream that began by it, and there may be many.
+local entries, base, owner = {}, {}, {}
 local base_list, engines, adapter_list = {}, {}, nil
-for at, name in gmatch(TABLE, '()([^\t\n]+)[^\n]*\n') do
-  positions[name] = at
-end
-
-local function line(name)
-  local at = positions[name]
-  return at and sub(TABLE, at, find(TABLE, '\n', at, true) - 1)
-end
-
-for name in gmatch((line('=base') or ''):sub(7), '[^\t]+') do
+for name in gmatch(TABLE:match('^=base([^\n]*)'), '[^\t]+') do
   base[name] = true
   base_list[#base_list + 1] = name
 end
-for address in gmatch((line('=engines') or ''):sub(10), '[^\t]+') do
+for address in gmatch(TABLE:match('\n=engines([^\n]*)') or '', '[^\t]+') do
   engines[#engines + 1] = address
 end
-positions['=base'], positions['=engines'] = nil, nil
+local FIRST = #TABLE:match('^=[^\n]*\n') + #(TABLE:match('\n(=[^\n]*\n)') or '') + 1
+
+-- The line of an adapter, found by halves: they are in order.
+local function line(name)
+  local low, high = FIRST, #TABLE
+  while low < high do
+    local from = math.floor((low + high) / 2)
+    while from > low and byte(TABLE, from - 1) ~= 10 do
+      from = from - 1
+    end
+    local close = find(TABLE, '\n', from, true)
+    local text = sub(TABLE, from, find(TABLE, '[\t\n]', from) - 1)
+    if text == name then
+      return sub(TABLE, from, close - 1)
+    elseif text < name then
+      low = close + 1
+    else
+      high = from
+    end
+  end
+  return nil
+end
 
 -- The engines that a version is asked on, in order of preference; nil is any that the cluster likes.
 local function preferred(served, missing)
@@ -148,12 +161,14 @@ end
 local function adapters()
   if not adapter_list then
     adapter_list = {}
-    for name in pairs(positions) do
+    local from = FIRST
+    while from <= #TABLE do
+      local name = sub(TABLE, from, find(TABLE, '[\t\n]', from) - 1)
       if #entry_of(name).targets > 0 then
         adapter_list[#adapter_list + 1] = name
       end
+      from = find(TABLE, '\n', from, true) + 1
     end
-    table.sort(adapter_list)
   end
   return adapter_list
 end
