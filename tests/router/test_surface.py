@@ -119,7 +119,7 @@ async def test_when_the_program_fails_no_request_reaches_an_engine(tmp_path: Pat
         routes = json.loads((tmp_path / ROUTES).read_text())
         source = routes["resources"][0]["typed_config"]["default_source_code"]
         # Envoy lets a request go on whose program failed.
-        source["inline_string"] += "\nfunction envoy_on_request() error('broken') end\n"
+        source["inline_string"] = "function envoy_on_request() error('broken') end"
         write(tmp_path, {ROUTES: json.dumps(routes | {"version_info": "broken"}).encode()})
 
         async def failed() -> bool:

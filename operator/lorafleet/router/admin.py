@@ -34,7 +34,7 @@ class Admin:
             async with self._session.request(method, f"{self._base}{path}", params=query or {}) as answer:
                 text = await answer.text()
         except aiohttp.ClientConnectorError as error:
-            raise EnvoyGone(f"Envoy does not listen on {self._base}: {error.strerror}") from error
+            raise EnvoyGone(f"Envoy does not answer on {self._base}: nobody listens") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise AdminError(f"Envoy does not answer on {self._base}: {type(error).__name__}") from error
         if answer.status != 200:
