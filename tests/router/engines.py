@@ -101,7 +101,8 @@ async def engines(count: int) -> AsyncIterator[list[Engine]]:
 class Stream:
     """An answer of events that a test lets go on: each ``step()`` sends the next one."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "text/event-stream; charset=utf-8") -> None:
+        self.kind = kind
         self.steps: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.begun = asyncio.Event()
 
@@ -114,7 +115,7 @@ class Stream:
         self.steps.put_nowait(None)
 
     async def __call__(self, request: web.Request, body: bytes) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
+        response = web.StreamResponse(headers={"content-type": self.kind})
         await response.prepare(request)
         self.begun.set()
         while (event := await self.steps.get()) is not None:

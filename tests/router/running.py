@@ -48,8 +48,8 @@ def table(engines: Iterable[Engine], *routes: Route) -> RoutingTable:
 class Router:
     """A running Envoy and a client of it."""
 
-    def __init__(self, settings: Settings, directory: Path, http: aiohttp.ClientSession) -> None:
-        self.settings, self.directory, self.http = settings, directory, http
+    def __init__(self, settings: Settings, directory: Path, http: aiohttp.ClientSession, pid: int) -> None:
+        self.settings, self.directory, self.http, self.pid = settings, directory, http, pid
         scheme = "https" if settings.tls else "http"
         self.url = f"{scheme}://127.0.0.1:{settings.port}"
         self.admin = f"http://127.0.0.1:{settings.admin_port}"
@@ -109,7 +109,7 @@ async def router(
     try:
         connector = aiohttp.TCPConnector(limit=0, ssl=False)
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as http:
-            one = Router(settings, directory, http)
+            one = Router(settings, directory, http, process.pid)
             await until("Envoy is ready", lambda: _ready(one, process, directory))
             yield one
     finally:

@@ -112,3 +112,13 @@ async def test_a_name_in_two_pieces_is_found(tmp_path: Path) -> None:
         stream.end()
         got += await answer.read()
     assert got == expected * (len(whole) - 1)
+
+
+async def test_the_end_of_an_answer_without_a_length_is_kept_whatever_it_is(tmp_path: Path) -> None:
+    async with engines(1) as (engine,), router(table([engine], ROUTE), tmp_path) as one:
+        for text in (b'"ok"', b'["model":"', f'{{"model":"{V1}"}} "mod'.encode()):
+            engine.answer = stream = Stream("application/json")
+            stream.step(text)
+            stream.end()
+            body, _ = await asked(one)
+            assert body == text.replace(V1.encode(), b"python")

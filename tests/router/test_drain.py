@@ -5,8 +5,9 @@ import time
 import pytest
 
 from lorafleet.router import drain as drains
-from lorafleet.router.admin import Admin, AdminError
+from lorafleet.router.admin import Admin, AdminError, EnvoyGone
 from lorafleet.router.drain import drain
+from tests.harness.replica import free_port
 
 Activity = tuple[int, int, int]
 
@@ -14,12 +15,16 @@ Activity = tuple[int, int, int]
 class FakeEnvoy(Admin):
     """Says one activity after another, and the last one for ever."""
 
-    def __init__(self, *script: Activity | AdminError) -> None:
+    def __init__(self, *script: Activity | AdminError, deaf: int = 0) -> None:
         self.script = list(script)
+        self.deaf = deaf
         self.told = 0
         self.asked = 0
 
     async def drain(self) -> None:
+        if self.deaf:
+            self.deaf -= 1
+            raise AdminError("slow")
         self.told += 1
 
     async def activity(self) -> Activity:
@@ -69,5 +74,26 @@ async def test_after_the_grace_period_it_ends_whatever_runs(caplog: pytest.LogCa
 
 
 async def test_nothing_is_waited_for_when_envoy_is_gone(caplog: pytest.LogCaptureFixture) -> None:
-    await drained(FakeEnvoy((1, 1, 1), AdminError("gone")), leave=30.0)
+    await drained(FakeEnvoy((1, 1, 1), EnvoyGone("gone")), leave=30.0)
     assert "nothing to wait for" in caplog.text
+
+
+async def test_envoy_is_gone_when_nobody_listens() -> None:
+    admin = Admin(free_port())
+    with pytest.raises(EnvoyGone):
+        await admin.live()
+    await admin.close()
+
+
+async def test_requests_are_waited_for_when_envoy_is_slow_to_answer() -> None:
+    envoy = FakeEnvoy((3, 1, 9), AdminError("slow"), *[(3, 1, 9)] * 20, (0, 0, 9))
+    await drained(envoy)
+    assert envoy.asked >= 23
+
+
+async def test_envoy_is_told_again_when_it_was_slow_to_hear() -> None:
+    assert await drained(FakeEnvoy((1, 1, 1), (0, 0, 1), deaf=2)) < 5.0
+
+
+async def test_an_envoy_that_hangs_is_given_up_after_the_grace_period() -> None:
+    await drained(FakeEnvoy((1, 1, 1), AdminError("slow")), grace=0.05)

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 
 from lorafleet.router.table import RoutingTable
@@ -173,6 +174,27 @@ async def test_when_no_engine_has_the_model_the_client_may_come_back(tmp_path: P
     assert answer.headers["retry-after"]
     assert body["error"]["code"] == "model_not_ready"
     assert served("python", "v1") not in json.dumps(body)
+
+
+NOT_LOADABLE = f"LoRA adapter '{served('python', 'v1')}' was found but could not be loaded."
+
+
+@pytest.mark.parametrize(("message", "expected"), [(NOT_LOADABLE, 503), (f"no grammar: {NOT_LOADABLE}", 400)])
+async def test_an_engine_that_cannot_load_a_model_is_no_fault_of_the_clients(
+    tmp_path: Path, message: str, expected: int
+) -> None:
+    """vLLM 0.32.0 answers 400 when its resolver finds an adapter that does not load."""
+
+    async def answer(request: web.Request, body: bytes) -> web.StreamResponse:
+        error = {"message": message, "type": "BadRequestError", "param": None, "code": 400}
+        text = json.dumps({"error": error}, separators=(",", ":"))
+        return web.Response(status=400, text=text, content_type="application/json")
+
+    async with engines(1) as found, router(table(found, ROUTE), tmp_path) as one:
+        found[0].answer = answer
+        status, body = await one.post(BODY)
+    assert status == expected
+    assert (body["error"]["code"] == "model_not_ready") == (expected == 503)
 
 
 async def test_a_404_about_something_else_is_the_engines_answer(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A configuration is in force when Envoy has each of its files in that version or a later one."""
 
-from lorafleet.router.inforce import Pending, Written
+from lorafleet.router.inforce import MOST, Pending, Written
 
 
 def written(number: int, **files: str) -> Written:
@@ -41,6 +41,14 @@ def test_the_newest_in_force_settles_those_before_it() -> None:
     assert settled(one, "r2", "e1") == [1, 2]
     assert settled(one, "r2", "e1") == []
     assert settled(one, "r3", "e1") == [3]
+
+
+def test_while_envoy_takes_nothing_it_is_not_remembered_without_end() -> None:
+    one = pending(*(written(number, routes=f"r{number}", tls="new") for number in range(5 * MOST)))
+    assert one.oldest.resource_version == 0
+    assert settled(one, f"r{5 * MOST - 1}", "old") == []
+    assert len(settled(one, f"r{5 * MOST - 1}", "new")) == MOST
+    assert not one
 
 
 def test_a_table_that_went_back_to_an_earlier_one_is_in_force_at_once() -> None:

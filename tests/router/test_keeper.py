@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -112,6 +113,24 @@ async def test_a_burst_of_changes_becomes_few_files_of_which_the_last_is_the_las
         world.put(v1=100 - weight, v2=weight)
     await taken(world, "50,50")
     assert len(world.renders) - count <= 2
+
+
+async def test_large_tables_follow_each_other_slowly_and_the_first_after_a_rest_comes_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.fill()
+    await taken(world, "100")
+    size = len((world.folder / "routes.json").read_bytes())
+    monkeypatch.setattr(keepers, "PACE", size / 0.5)
+    begin = time.monotonic()
+    world.put(v1=60, v2=40)
+    await taken(world, "60,40")
+    assert time.monotonic() - begin < 0.4
+    world.put(v1=50, v2=50)
+    world.put(v1=40, v2=60)
+    await taken(world, "40,60")
+    assert time.monotonic() - begin >= 0.5
+    assert world.renders == ["100", "60,40", "40,60"]
 
 
 async def test_changes_are_written_while_envoy_is_away(world: World) -> None:

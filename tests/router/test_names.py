@@ -1,11 +1,13 @@
 """Which names clients may ask for, and what each becomes."""
 
+import time
 from pathlib import Path
+from typing import Any
 
 from lorafleet.router.settings import Settings
-from lorafleet.router.table import Route, RoutingTable, Target
+from lorafleet.router.table import EngineAddress, Route, RoutingTable, Target
 from tests.router.engines import engines
-from tests.router.running import BASE, route, router, served, table
+from tests.router.running import BASE, Router, route, router, served, table
 
 
 async def test_a_name_a_pinned_name_and_the_base_model_reach_an_engine(tmp_path: Path) -> None:
@@ -34,6 +36,39 @@ async def test_near_names_are_three_at_most_and_a_prefix_is_near(tmp_path: Path)
     async with engines(1) as (engine,), router(table([engine], *routes), tmp_path) as one:
         _, answer = await one.post({"model": "sql"})
     assert answer["error"]["message"].endswith("Did you mean `sql-a`, `sql-b`, `sql-c`?")
+
+
+async def timed(one: Router, model: str) -> tuple[float, tuple[int, Any]]:
+    """How long an answer took, and the answer."""
+    begin = time.monotonic()
+    answer = await one.post({"model": model})
+    return time.monotonic() - begin, answer
+
+
+async def test_who_goes_on_asking_for_a_name_that_is_gone_holds_nobody_up(tmp_path: Path) -> None:
+    routes = [route(f"adapter-{number:05d}", v1=100) for number in range(10_000)]
+    async with router(table([], *routes), tmp_path) as one:
+        # The first makes the list of names.
+        (_, _), (once, first), *again = [await timed(one, name) for name in ("x", *["adapter-0234x"] * 12)]
+        assert all(answer == first for _, answer in again)
+        assert min(seconds for seconds, _ in again) < once / 4
+    assert "Did you mean `adapter-02340`, `adapter-02341`, `adapter-02342`?" in first[1]["error"]["message"]
+
+
+async def test_a_list_of_models_needs_no_choice_of_engines(tmp_path: Path) -> None:
+    routes = [route(f"adapter-{number:05d}", v1=90, v2=10) for number in range(5_000)]
+    found = RoutingTable(
+        {one.adapter: one for one in routes},
+        {f"e{number}": EngineAddress(f"e{number}", f"127.1.1.{number}", 8000) for number in range(1, 101)},
+        (BASE,),
+    )
+    seconds = []
+    for affinity in (0, 2):
+        async with router(found, tmp_path / str(affinity), affinity=affinity) as one:
+            begin = time.monotonic()
+            assert len((await one.get("/v1/models"))[1]["data"]) == 5_001
+            seconds.append(time.monotonic() - begin)
+    assert seconds[1] < 4 * seconds[0]
 
 
 async def test_a_served_name_is_no_name_of_a_client(tmp_path: Path) -> None:
@@ -84,22 +119,6 @@ async def test_models_lists_pinned_names_when_told_to(tmp_path: Path) -> None:
     async with router(first, tmp_path, list_pinned=True) as one:
         _, answer = await one.get("/v1/models")
     assert [card["id"] for card in answer["data"]] == [BASE, "python", "python@v1", "python@v2"]
-
-
-async def test_only_paths_that_take_a_model_reach_an_engine(tmp_path: Path) -> None:
-    async with engines(1) as (engine,), router(table([engine], route("python", v1=100)), tmp_path) as one:
-        for path in ("/v1/chat/completions", "/v1/embeddings", "/v1/responses", "/v1/rerank", "/tokenize"):
-            assert (await one.post({"model": "python"}, path + "?x=1"))[0] == 200
-        reached = len(engine.asked)
-        for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/adapters", "/invocations", "/metrics", "/"):
-            status, answer = await one.post({"model": "python"}, path)
-            assert (status, answer["error"]["code"]) == (404, "unknown_url"), path
-        for path in ("/v1/../adapters", "/v1/completions/../load_lora_adapter", "//v1/load_lora_adapter"):
-            assert (await one.post({"model": "python"}, path))[0] == 404, path
-        assert (await one.get("/metrics"))[0] == 404
-        assert (await one.get("/v1/completions"))[0] == 405
-        assert (await one.get("/health"))[0] == 200
-    assert reached == len(engine.asked) == 5
 
 
 async def test_a_name_with_letters_that_json_escapes_is_not_in_the_way(tmp_path: Path) -> None:

@@ -54,6 +54,13 @@ async def test_the_header_counts_more_than_the_user_field(tmp_path: Path) -> Non
     assert (len(by_header), len(by_user), len(users)) == (1, 1, 2)
 
 
+async def test_an_empty_key_is_none(tmp_path: Path) -> None:
+    async with engines(1) as (engine,), router(table([engine], route("python", v1=50, v2=50)), tmp_path) as one:
+        for key in ({"user": ""}, {"session": ""}, {"user": "", "session": ""}):
+            assert {await ask(one, engine, **key) for _ in range(40)} == {V1, V2}, key
+        assert len({await ask(one, engine, user="same", session="") for _ in range(20)}) == 1
+
+
 async def test_the_header_has_a_name_of_ones_choice_and_the_user_field_may_be_left_out(tmp_path: Path) -> None:
     first = table([], route("python", v1=50, v2=50))
     async with (

@@ -16,6 +16,7 @@ from tests.router.engines import Stream, engines, not_loaded
 from tests.router.running import Router, route, router, served, table
 
 V1, V2 = served("python", "v1"), served("python", "v2")
+ROUTE = route("python", v1=100)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,12 @@ async def found(one: Router) -> dict[str, Any]:
     return versions(await one.statistics())
 
 
+async def counted(one: Router, result: str) -> dict[str, Any] | None:
+    """The numbers of the first version, once a request with this result is among them."""
+    numbers = (await found(one)).get(V1)
+    return numbers if numbers and numbers[result] else None
+
+
 async def test_requests_latency_and_tokens_of_each_version(tmp_path: Path) -> None:
     async with engines(1) as (engine,), router(table([engine], route("python", v1=100, v2=0)), tmp_path) as one:
         for _ in range(3):
@@ -68,7 +75,7 @@ async def test_errors_by_whose_fault_they_are(tmp_path: Path) -> None:
             return not_loaded(body)
         return web.Response(status=wanted, text="{}", content_type="application/json")
 
-    async with engines(1) as (engine,), router(table([engine], route("python", v1=100)), tmp_path, retries=0) as one:
+    async with engines(1) as (engine,), router(table([engine], ROUTE), tmp_path, retries=0) as one:
         engine.answer = answer
         for status in (200, 400, 422, 404, 500, 503, "not loaded", 401):
             await one.post({"model": "python", "status": status})
@@ -79,7 +86,7 @@ async def test_errors_by_whose_fault_they_are(tmp_path: Path) -> None:
 
 
 async def test_a_retry_that_went_well_is_one_request_that_went_well(tmp_path: Path) -> None:
-    async with engines(2) as both, router(table(both, route("python", v1=100)), tmp_path, eject_after=0) as one:
+    async with engines(2) as both, router(table(both, ROUTE), tmp_path, eject_after=0) as one:
         await both[0].stop()
         for _ in range(10):
             await one.post({"model": "python"})
@@ -89,7 +96,7 @@ async def test_a_retry_that_went_well_is_one_request_that_went_well(tmp_path: Pa
 
 async def test_a_stream_has_a_time_to_its_first_token_and_its_usage(tmp_path: Path) -> None:
     stream = Stream()
-    async with engines(1) as (engine,), router(table([engine], route("python", v1=100)), tmp_path) as one:
+    async with engines(1) as (engine,), router(table([engine], ROUTE), tmp_path) as one:
         engine.answer = stream
         began = time.monotonic()
         asking = asyncio.create_task(one.http.post(f"{one.url}/v1/completions", data=b'{"model":"python"}'))
@@ -110,8 +117,50 @@ async def test_a_stream_has_a_time_to_its_first_token_and_its_usage(tmp_path: Pa
     assert (numbers["promptTokens"], numbers["completionTokens"]) == (5, 11)
 
 
+async def test_a_stream_that_never_began_has_no_time_to_its_first_token(tmp_path: Path) -> None:
+    for number, settings in enumerate(({}, {"restore_model": False, "count_tokens": False})):
+        directory = tmp_path / str(number)
+        async with engines(1) as (engine,), router(table([engine], ROUTE), directory, **settings) as one:
+            engine.answer = Stream()
+            async with one.http.post(f"{one.url}/v1/completions", data=b'{"model":"python"}') as answer:
+                answer.close()
+            await until("it is counted", lambda one=one: counted(one, "client"))
+            assert (await found(one))[V1]["firstTokenCount"] == 0
+            engine.answer = stream = Stream()
+            stream.step(b"data: [DONE]\n\n")
+            stream.end()
+            async with one.http.post(f"{one.url}/v1/completions", data=b'{"model":"python"}') as answer:
+                assert await answer.read() == b"data: [DONE]\n\n"
+            assert (await found(one))[V1]["firstTokenCount"] == 1
+
+
+USAGES = (
+    b'data: {"choices":[],"usage":{"prompt_tokens":5,"total_tokens":6,"completion_tokens":1}}\n\n'
+    b'data: {"choices":[],"usage":{"prompt_tokens":50,"total_tokens":160,"completion_tokens":110}}\n\n'
+)
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
+async def test_the_last_usage_counts_however_its_bytes_come(tmp_path: Path, kind: str) -> None:
+    events = USAGES if kind == "text/event-stream" else USAGES.replace(b"\n", b"")
+    cuts = range(len(events) // 2 - 10, len(events))
+    async with engines(1) as (engine,), router(table([engine], ROUTE), tmp_path) as one:
+        for number, cut in enumerate(cuts, start=1):
+            stream = Stream(kind)
+            engine.answer = stream
+            stream.step(events[:cut])
+            async with one.http.post(f"{one.url}/v1/completions", data=b'{"model":"python"}') as answer:
+                # The first byte is never held back: once it is here, the piece has been through.
+                assert await answer.content.readexactly(1) == b"d"
+                stream.step(events[cut:])
+                stream.end()
+                assert await answer.read() == events[1:]
+            numbers = (await found(one))[V1]
+            assert (numbers["promptTokens"], numbers["completionTokens"]) == (50 * number, 110 * number), events[:cut]
+
+
 async def test_a_stream_that_the_engine_cuts_is_an_error_and_one_that_the_client_leaves_is_not(tmp_path: Path) -> None:
-    async with engines(1) as (engine,), router(table([engine], route("python", v1=100)), tmp_path) as one:
+    async with engines(1) as (engine,), router(table([engine], ROUTE), tmp_path) as one:
 
         async def cut(request: web.Request, body: bytes) -> web.StreamResponse:
             response = web.StreamResponse(headers={"content-type": "text/event-stream"})
@@ -129,18 +178,14 @@ async def test_a_stream_that_the_engine_cuts_is_an_error_and_one_that_the_client
         async with one.http.post(f"{one.url}/v1/completions", data=b'{"model":"python"}') as answer:
             answer.close()
 
-        async def counted() -> dict[str, Any] | None:
-            numbers = (await found(one))[V1]
-            return numbers if numbers["client"] else None
-
-        numbers = await until("the client's leaving is counted", counted)
+        numbers = await until("the client's leaving is counted", lambda: counted(one, "client"))
     assert (numbers["ok"], numbers["client"], numbers["server"]) == (0, 1, 1)
 
 
 async def test_tokens_are_not_looked_for_when_told_so(tmp_path: Path) -> None:
-    first = table([], route("python", v1=100))
+    first = table([], ROUTE)
     async with engines(1) as (engine,), router(first, tmp_path, count_tokens=False) as one:
-        await one.update(table([engine], route("python", v1=100)))
+        await one.update(table([engine], ROUTE))
         await one.post({"model": "python"})
         assert (await found(one))[V1]["promptTokens"] == 0
 
@@ -159,7 +204,7 @@ async def test_histograms_are_kept_of_few_versions_or_of_those_in_a_rollout(tmp_
 
 
 async def test_prometheus_gets_our_names(tmp_path: Path) -> None:
-    async with engines(1) as (engine,), router(table([engine], route("python", v1=100)), tmp_path) as one:
+    async with engines(1) as (engine,), router(table([engine], ROUTE), tmp_path) as one:
         await one.post({"model": "python"})
 
         async def counted() -> str | None:

@@ -117,6 +117,30 @@ async def test_no_request_or_stream_fails_while_weights_and_engines_change(tmp_p
     assert rejected == {}
 
 
+def resident(one: Router) -> float:
+    """MiB of memory that Envoy has."""
+    status = Path(f"/proc/{one.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+async def test_a_program_that_lives_on_for_a_stream_takes_little_more_than_its_table(tmp_path: Path) -> None:
+    """All streams of a minute, and of each the table that it began by: 10,000 adapters are 0.6 MiB of text."""
+    routes = [route(f"adapter-{number:05d}", v1=100) for number in range(10_000)]
+    streams = []
+    async with engines(1) as (engine,), router(table([engine], ROUTE, *routes), tmp_path) as one:
+        for number in range(22):
+            if number == 2:
+                before = resident(one)
+            engine.answer = stream = Stream()
+            streams.append((stream, await begin(one, stream)))
+            await one.update(table([engine], route("python", v1=99 - number, v2=1 + number), *routes))
+        grown = (resident(one) - before) / 20
+        for stream, answer in streams:
+            await finish(stream, answer)
+    # Of the one worker, and of the main thread, which has the text of the program as well.
+    assert grown < 3.2
+
+
 async def test_only_files_that_changed_are_written(tmp_path: Path) -> None:
     async with engines(2) as found, router(table(found, ROUTE), tmp_path) as one:
         assert await one.update(table(found, ROUTE)) == ()

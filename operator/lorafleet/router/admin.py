@@ -11,6 +11,10 @@ class AdminError(Exception):
     """Envoy did not answer, or not as expected."""
 
 
+class EnvoyGone(AdminError):
+    """Nobody listens at Envoy's address."""
+
+
 class Admin:
     """The interface of the Envoy beside this process."""
 
@@ -29,6 +33,8 @@ class Admin:
         try:
             async with self._session.request(method, f"{self._base}{path}", params=query or {}) as answer:
                 text = await answer.text()
+        except aiohttp.ClientConnectorError as error:
+            raise EnvoyGone(f"Envoy does not answer on {self._base}: nobody listens") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise AdminError(f"Envoy does not answer on {self._base}: {type(error).__name__}") from error
         if answer.status != 200:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 
-from lorafleet.router.admin import Admin, AdminError
+from lorafleet.router.admin import Admin, AdminError, EnvoyGone
 
 log = logging.getLogger(__name__)
 
@@ -19,26 +19,27 @@ QUIET = 5.0
 
 async def drain(admin: Admin, leave: float, grace: float) -> None:
     """Returns when no client is left, or after ``grace`` seconds; not before ``leave`` seconds, as some come late."""
-    begin = time.monotonic()
-    try:
-        await admin.drain()
-        connections, active, total = await admin.activity()
-        log.info("drains", extra={"connections": connections, "requests": active, "grace_s": grace})
-        quiet_since = begin
-        while True:
-            await asyncio.sleep(PAUSE)
-            now = time.monotonic()
+    begin = quiet_since = time.monotonic()
+    told, connections, active, total = False, 0, 0, -1
+    while (now := time.monotonic()) - begin < grace:
+        try:
+            if not told:
+                await admin.drain()
+                told = True
+                log.info("drains", extra={"grace_s": grace})
             connections, active, count = await admin.activity()
+        except EnvoyGone as error:
+            log.warning("Envoy is gone; there is nothing to wait for", extra={"error": str(error)})
+            return
+        except AdminError as error:
+            log.warning("Envoy is slow to answer; it still has its clients", extra={"error": str(error)})
+            quiet_since = now
+        else:
             if active or count != total:
                 total, quiet_since = count, now
-            if now - begin >= grace:
+            if now - begin >= leave and (connections == 0 or now - quiet_since >= QUIET):
                 break
-            idle = connections == 0 or now - quiet_since >= QUIET
-            if now - begin >= leave and idle:
-                break
-    except AdminError as error:
-        log.warning("Envoy is gone; there is nothing to wait for", extra={"error": str(error)})
-        return
+        await asyncio.sleep(PAUSE)
     level = logging.WARNING if active else logging.INFO
     extra = {"connections": connections, "requests": active, "seconds": round(time.monotonic() - begin, 1)}
     log.log(level, "drained: requests that still run are cut" if active else "drained", extra=extra)

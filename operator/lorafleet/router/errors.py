@@ -12,7 +12,9 @@ def local_replies(settings: Settings) -> dict[str, Any]:
         "mappers": [
             _code(401, "invalid_request_error", "invalid_api_key", "The API key is missing or not one that is known."),
             _code(413, "invalid_request_error", "request_too_large", too_large(settings)),
+            _code(403, "invalid_request_error", "upgrade_refused", "WebSockets and other upgrades are not routed."),
             _code(408, "invalid_request_error", "request_timeout", "The request did not arrive in time."),
+            _code(500, "server_error", "router_failed", "The router could not read the request; its log says why."),
             _flag(["UH", "NC"], "no_engine", "No engine is ready at the moment. Try again soon.", retry=5),
             _flag(["UO"], "overloaded", "Too many requests are under way. Try again soon.", retry=1),
             _flag(["UT", "SI"], "timeout", "The engine did not answer in time.", status=504),

@@ -7,6 +7,9 @@ when Envoy has, of each of its files, that version or one that was written later
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
+MOST = 100
+"""Configurations that are followed at a time."""
+
 
 @dataclass(frozen=True)
 class Written:
@@ -35,6 +38,9 @@ class Pending:
     def add(self, one: Written) -> None:
         """A configuration was written."""
         self._written.append(one)
+        if len(self._written) > MOST:
+            # What came after it stands for it; the oldest says since when nothing is taken.
+            del self._written[1]
 
     def settle(self, running: Set[str]) -> list[Written]:
         """Takes out what is in force when Envoy runs by these versions of files, the oldest first."""

@@ -24,6 +24,9 @@ Render = Callable[[RoutingTable], Mapping[str, bytes]]
 
 BURST = 0.01
 """Seconds between two configurations at least, so that a burst of changes becomes one."""
+PACE = 2**20
+"""Bytes of configuration a second at most; only what comes right after another has to wait. Envoy keeps each table as
+long as the longest stream that began by it."""
 AGAIN = 1.0
 """Seconds until a configuration that could not be made is tried again."""
 FIRST_LOOK, LAST_LOOK = 0.005, 0.5
@@ -82,36 +85,38 @@ class Keeper:
             if self._picture.waits_for:
                 continue
             self._writing_since = time.monotonic()
-            written = await self._write_one(self._changed_at)
+            size = await self._write_one(self._changed_at)
             self._writing_since = None
-            if written:
-                await asyncio.sleep(BURST)
+            if size is not None:
+                await asyncio.sleep(max(BURST, size / PACE))
             else:
                 await asyncio.sleep(AGAIN)
                 self.change()
 
-    async def _write_one(self, since: float) -> bool:
+    async def _write_one(self, since: float) -> int | None:
+        """The bytes that were written; None if that failed."""
         table, version = self._picture.table(), self._picture.version
         try:
-            files = await asyncio.to_thread(self._write, table)
+            files, size = await asyncio.to_thread(self._write, table)
         except Exception as error:
             # A name that cannot be held, a full volume: the former files stay, and with them the routing.
             metrics.CONFIG_WRITES.labels("error").inc()
             self._say(f"the configuration cannot be written: {type(error).__name__}: {error}")
-            return False
+            return None
         metrics.CONFIG_WRITES.labels("ok").inc()
         _count(table)
         self._pending.add(Written(files, version, since, time.monotonic()))
         self._written.set()
-        return True
+        return size
 
-    def _write(self, table: RoutingTable) -> dict[str, str]:
-        """Writes what differs; the version of each file."""
+    def _write(self, table: RoutingTable) -> tuple[dict[str, str], int]:
+        """Writes what differs; the version of each file, and how many bytes were written."""
         files = self._render(table)
-        write(self._directory, files)
-        return {
+        size = sum(len(files[name]) for name in write(self._directory, files))
+        versions = {
             name: str(json.loads(content)["version_info"]) for name, content in files.items() if name.endswith(".json")
         }
+        return versions, size
 
     async def _follow_written(self) -> None:
         """Asks Envoy what it runs by for as long as something written may not be in force."""

@@ -20,6 +20,7 @@ _MANAGER = f"{_TYPE}envoy.extensions.filters.network.http_connection_manager.v3.
 _TLS = f"{_TYPE}envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 _EARLY = f"{_TYPE}envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
 _PINNED = "x-lorafleet-pinned"
+_BASE = "x-lorafleet-base"
 
 
 def listener(settings: Settings, directory: Path) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def _extension(name: str, types: tuple[str, ...], file: Path) -> dict[str, Any]:
 
 
 def _routes(settings: Settings) -> dict[str, Any]:
-    served, pinned = ({"name": name, "present_match": True} for name in (SERVED_HEADER, _PINNED))
+    served, pinned, base = ({"name": name, "present_match": True} for name in (SERVED_HEADER, _PINNED, _BASE))
     health: dict[str, Any] = {"match": {"path": "/health"}, "direct_response": {"status": 200}}
     if settings.check_keys:
         # Whoever asks whether it lives has no key.
@@ -101,18 +102,25 @@ def _routes(settings: Settings) -> dict[str, Any]:
             "response_headers_to_add": [{"header": {"key": _PINNED, "value": "1"}}],
         },
         {"match": {"prefix": "/", "headers": [served]}, "route": _action("adapters", settings)},
-        {"match": {"prefix": "/"}, "route": _action("engines", settings)},
+        {"match": {"prefix": "/", "headers": [base]}, "route": _action("engines", settings)},
+        # What the Lua has neither answered nor given a target: Envoy lets a request go on when the program fails.
+        {"match": {"prefix": "/"}, "direct_response": {"status": 500}},
     ]
     return {
         "name": "routes",
         "virtual_hosts": [
-            {"name": "all", "domains": ["*"], "request_headers_to_remove": ["x-api-key", _PINNED], "routes": routes}
+            {
+                "name": "all",
+                "domains": ["*"],
+                "request_headers_to_remove": ["x-api-key", _PINNED, _BASE],
+                "routes": routes,
+            }
         ],
     }
 
 
 def _own_headers_removed() -> dict[str, Any]:
-    names = (SERVED_HEADER, MEASURED_HEADER, _PINNED)
+    names = (SERVED_HEADER, MEASURED_HEADER, _PINNED, _BASE)
     config = {"@type": _EARLY, "mutations": [{"remove": name} for name in names]}
     return {"name": "envoy.http.early_header_mutation.header_mutation", "typed_config": config}
 

@@ -64,10 +64,12 @@ def script(table: RoutingTable, settings: Settings, key: Path | None = None, ver
             f"local TOO_LARGE = {_literal(too_large(settings))}",
             "local LOADED = os.time()",
             f"local KEY_FILE, KEY_VERSION = {_literal(key)}, {_literal(version)}",
-            f"local TABLE = {_literal(pack(table, settings))}",
+            "local TABLE = ...",
         ]
     )
-    return f"{head}\n{_code()}"
+    # A chunk is named by its whole source, and functions keep the name of their chunk: they would keep the table twice.
+    program = f"{head}\n{_code()}\ncollectgarbage()"
+    return f"return assert(loadstring({_literal(program)}, '=lorafleet'))({_literal(pack(table, settings))})"
 
 
 def usable(table: RoutingTable) -> list[EngineAddress]:

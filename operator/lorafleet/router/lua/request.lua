@@ -16,13 +16,16 @@ if KEY_FILE then
   file:close()
 end
 
--- What keeps a client at one version, if anything does.
+-- What keeps a client at one version, if anything does. Some clients send empty ones, all of them the same.
 local function key_of(headers, user)
   local key
   if SETTINGS.session_header ~= '' then
     key = headers:get(SETTINGS.session_header)
   end
-  return key or SETTINGS.sticky_user and user or nil
+  if (not key or key == '') and SETTINGS.sticky_user then
+    key = user
+  end
+  return key ~= '' and key or nil
 end
 
 -- The target for the name that a client gave, its entry, and whether the client named the version. Answers when there
@@ -80,6 +83,25 @@ local function get(handle, path)
   return nil
 end
 
+-- What clients of the OpenAI API may look for here, by the beginning of its path, and why it is not.
+local UNROUTED = {
+  ['/v1/responses/'] = 'What an engine has stored is with that engine alone, and no router can tell with which.',
+  ['/v1/audio/'] = 'Audio comes as a form.',
+  ['/v1/realtime'] = 'It is a WebSocket.',
+}
+
+local function unrouted(handle, method, path)
+  local parts = { 'There is no ' .. method .. ' ' .. sub(path, 1, 200) .. ' here.' }
+  for prefix, why in pairs(UNROUTED) do
+    if find(path, prefix, 1, true) == 1 then
+      parts[2] = why
+    end
+  end
+  parts[#parts + 1] = 'Routed are GET /v1/models, and POST of a JSON object with a `model` to '
+    .. SETTINGS.paths:gsub(' ', ', ') .. '.'
+  fail(handle, '404', 'invalid_request_error', 'unknown_url', concat(parts, ' '))
+end
+
 -- Every call of Envoy's interface costs about a quarter of a microsecond, so none is made before it is needed.
 function envoy_on_request(handle)
   local body = handle:body()
@@ -97,7 +119,7 @@ function envoy_on_request(handle)
     if PATHS[path] then
       return fail(handle, '405', 'invalid_request_error', 'method_not_allowed', path .. ' takes POST only.')
     end
-    return fail(handle, '404', 'invalid_request_error', 'unknown_url', 'There is no ' .. method .. ' ' .. path .. ' here.')
+    return unrouted(handle, method, path)
   end
   local size = body and body:length() or 0
   if size == 0 then
@@ -120,7 +142,7 @@ function envoy_on_request(handle)
     headers:remove('authorization')
   end
   if base[asked] then
-    return
+    return headers:replace('x-lorafleet-base', '1')
   end
   local target, entry, pinned = resolve(handle, headers, asked, user)
   headers:replace('x-lorafleet-served', target.served)
@@ -130,8 +152,9 @@ function envoy_on_request(handle)
   if SETTINGS.measure_all or entry.targets[2] then
     headers:replace('x-lorafleet-measured', '1')
   end
-  if target.hosts then
-    handle:streamInfo():dynamicMetadata():set('lorafleet', 'hosts', draw(target.hosts))
+  local hosts = hosts_of(target)
+  if hosts then
+    handle:streamInfo():dynamicMetadata():set('lorafleet', 'hosts', draw(hosts))
   end
   body:setBytes(replace(text, spans, target.served))
 end

@@ -4,6 +4,7 @@ local NOT_LOADED = '{"error":{"message":"No engine has this model loaded at the 
   .. '"type":"server_error","param":"model","code":"model_not_ready"}}'
 -- Answers up to this size are held back until they are whole, so that their length can be given.
 local WHOLE = 1048576
+local WATCHED = SETTINGS.restore_model or SETTINGS.count_tokens
 
 local function substitute(text, needle, name)
   local at = find(text, needle, 1, true)
@@ -36,17 +37,31 @@ local function begun(text, needle)
   return nil
 end
 
--- Chat and completions say prompt_tokens and completion_tokens, responses and messages input_tokens and output_tokens.
+local USAGE = '"usage":{'
+-- The numbers of a usage are within so many bytes.
+local USAGE_SIZE = 1000
+
+-- What the last usage in the text says, and where it begins. Chat and completions say prompt_tokens and
+-- completion_tokens, responses and messages input_tokens and output_tokens.
 local function tokens(text)
-  local at = find(text, '"usage":{', 1, true)
-  if not at then
+  local at, after = nil, find(text, USAGE, 1, true)
+  if not after then
     return nil
   end
+  repeat
+    at, after = after, find(text, USAGE, after + #USAGE, true)
+  until not after
   local prompt = text:match('"prompt_tokens":(%d+)', at) or text:match('"input_tokens":(%d+)', at)
-  if not prompt then
-    return nil
+  local completion = text:match('"completion_tokens":(%d+)', at) or text:match('"output_tokens":(%d+)', at)
+  return tonumber(prompt), tonumber(completion), at
+end
+
+-- The end of `text` that may be the beginning of a usage, or of what is not known of the one at `at`.
+local function unfinished(text, at)
+  if byte(text, -1) == 10 then
+    return ''
   end
-  return tonumber(prompt), tonumber(text:match('"completion_tokens":(%d+)', at) or text:match('"output_tokens":(%d+)', at))
+  return sub(text, at and #text - at < USAGE_SIZE and at or 1 - #USAGE)
 end
 
 local function count(handle, prompt, completion)
@@ -85,24 +100,33 @@ local function naming(text, pinned)
   return nil
 end
 
--- A stream names its model in the first event; until then nothing is known to look for.
-local function stream(handle, pinned)
+-- A stream names its model in the first event; until then nothing is known to look for. Of `events` it is noted that they
+-- began: an engine answers with the headers before it knows the first token.
+local function stream(handle, pinned, events)
   local needle, name
-  local held, prompt, completion = '', nil, nil
+  local held, rest, prompt, completion = '', '', nil, nil
   for chunk in handle:bodyChunks() do
     local size = chunk:length()
     if size > 0 then
+      if events then
+        handle:streamInfo():dynamicMetadata():set('lorafleet', 'stream', true)
+        events = false
+      end
+      if not WATCHED then
+        return
+      end
       local came = chunk:getBytes(0, size)
-      local text = held ~= '' and held .. came or came
-      held = ''
       if SETTINGS.count_tokens then
-        local found, more = tokens(text)
+        local text = rest ~= '' and rest .. came or came
+        local found, more, at = tokens(text)
         if found then
           prompt, completion = found, more
         end
+        rest = unfinished(text, at)
       end
       if SETTINGS.restore_model then
-        local open
+        local text, open = held ~= '' and held .. came or came, nil
+        held = ''
         if not needle then
           needle, name, open = naming(text, pinned)
         end
@@ -118,12 +142,29 @@ local function stream(handle, pinned)
           chunk:setBytes(text)
         end
       end
+    elseif held ~= '' then
+      -- The end. It was not the beginning of a name.
+      chunk:setBytes(held)
+      held = ''
     end
   end
   count(handle, prompt, completion)
 end
 
-local function whole(handle, headers, pinned)
+local UNLOADABLE = '{"error":{"message":"LoRA adapter \''
+
+-- The status with which vLLM 0.32.0 answers so when it does not have the model: its other 404s are about the request, and
+-- the router's own say no such type. Its resolver answers 400 when it finds files that do not load. nil for other texts.
+local function unloaded(text)
+  if find(text, '"NotFoundError"', 1, true) and find(text, '` does not exist', 1, true) then
+    return '404'
+  elseif find(text, UNLOADABLE, 1, true) == 1 and find(text, "' was found but could not be loaded", 1, true) then
+    return '400'
+  end
+  return nil
+end
+
+local function whole(handle, pinned)
   local body = handle:body()
   if not body then
     return
@@ -137,10 +178,10 @@ local function whole(handle, headers, pinned)
     if SETTINGS.restore_model then
       body:setBytes(substitute(text, needle, name))
     end
-  -- vLLM 0.32.0 says "The model `x` does not exist."; its other 404s are about the request, and our own say no such type.
-  elseif find(text, '"NotFoundError"', 1, true) and find(text, '` does not exist', 1, true) then
-    headers = handle:headers()
-    if headers:get(':status') == '404' then
+  else
+    local status = unloaded(text)
+    local headers = status and handle:headers()
+    if status and headers:get(':status') == status then
       headers:replace(':status', '503')
       headers:replace('retry-after', '1')
       body:setBytes(NOT_LOADED)
@@ -156,17 +197,14 @@ function envoy_on_response(handle)
     headers:remove('x-lorafleet-pinned')
   end
   if find(kind, 'text/event-stream', 1, true) == 1 then
-    handle:streamInfo():dynamicMetadata():set('lorafleet', 'stream', true)
-    if SETTINGS.restore_model or SETTINGS.count_tokens then
-      stream(handle, pinned)
-    end
+    stream(handle, pinned, true)
   elseif find(kind, 'application/json', 1, true) == 1 then
     local length = tonumber(headers:get('content-length') or '')
     if length and length <= WHOLE then
-      whole(handle, headers, pinned)
-    elseif SETTINGS.restore_model or SETTINGS.count_tokens then
+      whole(handle, pinned)
+    elseif WATCHED then
       headers:remove('content-length')
-      stream(handle, pinned)
+      stream(handle, pinned, false)
     end
   end
 end

@@ -24,29 +24,42 @@ local function fraction(state)
   return (state % 4294967296 + 0.5) / 4294967296
 end
 
--- The lines of the table by adapter, as positions: an entry is made of its line on first use.
-local positions, entries, base, owner = {}, {}, {}, {}
+-- An entry is made of its adapter's line on first use. Until then there is the table alone: a program lives as long as the
+-- longest stream that began by it, and there may be many.
+local entries, base, owner = {}, {}, {}
 local base_list, engines, adapter_list = {}, {}, nil
-for at, name in gmatch(TABLE, '()([^\t\n]+)[^\n]*\n') do
-  positions[name] = at
-end
-
-local function line(name)
-  local at = positions[name]
-  return at and sub(TABLE, at, find(TABLE, '\n', at, true) - 1)
-end
-
-for name in gmatch((line('=base') or ''):sub(7), '[^\t]+') do
+for name in gmatch(TABLE:match('^=base([^\n]*)'), '[^\t]+') do
   base[name] = true
   base_list[#base_list + 1] = name
 end
-for address in gmatch((line('=engines') or ''):sub(10), '[^\t]+') do
+for address in gmatch(TABLE:match('\n=engines([^\n]*)') or '', '[^\t]+') do
   engines[#engines + 1] = address
 end
-positions['=base'], positions['=engines'] = nil, nil
+local FIRST = #TABLE:match('^=[^\n]*\n') + #(TABLE:match('\n(=[^\n]*\n)') or '') + 1
+
+-- The line of an adapter, found by halves: they are in order.
+local function line(name)
+  local low, high = FIRST, #TABLE
+  while low < high do
+    local from = math.floor((low + high) / 2)
+    while from > low and byte(TABLE, from - 1) ~= 10 do
+      from = from - 1
+    end
+    local close = find(TABLE, '\n', from, true)
+    local text = sub(TABLE, from, find(TABLE, '[\t\n]', from) - 1)
+    if text == name then
+      return sub(TABLE, from, close - 1)
+    elseif text < name then
+      low = close + 1
+    else
+      high = from
+    end
+  end
+  return nil
+end
 
 -- The engines that a version is asked on, in order of preference; nil is any that the cluster likes.
-local function hosts_of(served, missing)
+local function preferred(served, missing)
   if missing == '' and SETTINGS.affinity == 0 or #engines == 0 then
     return nil
   end
@@ -76,6 +89,14 @@ local function hosts_of(served, missing)
   return addresses
 end
 
+-- The same of a target, found out when it is first asked.
+local function hosts_of(target)
+  if target.hosts == nil then
+    target.hosts = preferred(target.served, target.missing) or false
+  end
+  return target.hosts
+end
+
 local function entry_of(name)
   local entry = entries[name]
   if entry then
@@ -87,7 +108,7 @@ local function entry_of(name)
   end
   entry = { targets = {}, pinned = {}, total = 0 }
   for served, weight, version, missing in gmatch(text, '\t([^|\t]+)|(%d*)|([^|\t]*)|([^\t]*)') do
-    local target = { served = served, weight = tonumber(weight) or 0, hosts = hosts_of(served, missing) }
+    local target = { served = served, weight = tonumber(weight) or 0, missing = missing }
     owner[served] = name
     if target.weight > 0 then
       entry.targets[#entry.targets + 1] = target
@@ -140,12 +161,14 @@ end
 local function adapters()
   if not adapter_list then
     adapter_list = {}
-    for name in pairs(positions) do
+    local from = FIRST
+    while from <= #TABLE do
+      local name = sub(TABLE, from, find(TABLE, '[\t\n]', from) - 1)
       if #entry_of(name).targets > 0 then
         adapter_list[#adapter_list + 1] = name
       end
+      from = find(TABLE, '\n', from, true) + 1
     end
-    table.sort(adapter_list)
   end
   return adapter_list
 end
@@ -174,10 +197,13 @@ local function distance(one, other, most)
   return row[#other]
 end
 
+-- What `near` found. To look at 10,000 names takes 50 ms, and who asks for one that is gone goes on asking.
+local nears, kept, KEPT = {}, 0, 1000
+
 -- Up to three names that a client may have meant, the nearest first.
 local function near(asked)
-  if #asked > 128 then
-    return {}
+  if #asked > 128 or nears[asked] then
+    return nears[asked] or {}
   end
   local found, lower = {}, asked:lower()
   local function consider(name)
@@ -204,5 +230,9 @@ local function near(asked)
   for at = 1, math.min(#found, 3) do
     names[at] = found[at].name
   end
+  if kept == KEPT then
+    nears, kept = {}, 0
+  end
+  nears[asked], kept = names, kept + 1
   return names
 end
