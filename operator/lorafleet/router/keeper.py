@@ -24,7 +24,7 @@ Render = Callable[[RoutingTable], Mapping[str, bytes]]
 
 BURST = 0.01
 """Seconds between two configurations at least, so that a burst of changes becomes one."""
-PACE = 2**20
+PACE = 2 * 2**20
 """Bytes of configuration a second at most; only what comes right after another has to wait. Envoy keeps each table as
 long as the longest stream that began by it."""
 AGAIN = 1.0
