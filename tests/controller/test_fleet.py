@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lorafleet.api.reasons import Reason
+from lorafleet.api.rollout import GoldenPrompt, Probe
 from lorafleet.controller.adapter import AdapterReconciler, observe
 from lorafleet.controller.fleet import FleetReconciler
 from lorafleet.controller.pods import PodWatches
@@ -338,6 +339,18 @@ async def test_two_adapters_that_decide_at_once_do_not_get_the_same_place() -> N
     assert found == {"python": "Loading", "sql": "Published"}, json.dumps(found)
     assert state.places == set()
     assert state.waiting.keys() == {f"sql/1-{'b' * 12}"}
+
+
+async def test_answers_to_another_probe_than_the_specs_count_for_nothing() -> None:
+    one = ground()
+    adapter = one.state.adapters["python"]
+    assert adapter.spec
+    one.world.want_probe(one.state, SERVED, adapter.spec.probe)
+    one.state.probes[SERVED].of(one.state.engines["e"]).passed = True
+    assert observe(one.state, adapter, NOW)[0].probes[SERVED].passed == 1
+    stricter = Probe(prompts=(GoldenPrompt(prompt="def", expect="return"),))
+    adapter.spec = adapter.spec.model_copy(update={"probe": stricter})
+    assert observe(one.state, adapter, NOW)[0].probes == {}
 
 
 async def test_what_serves_goes_on_while_the_fleets_spec_cannot_be_read() -> None:

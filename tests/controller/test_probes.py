@@ -49,7 +49,7 @@ class Ground:
         return self.state.probes[SERVED]
 
     def result(self) -> tuple[int, str]:
-        found = self.state.probed({SERVED})[SERVED]
+        found = self.state.probed({SERVED}, self.probing.probe)[SERVED]
         return found.passed, found.failures[0].message if found.failures else ""
 
 
@@ -113,7 +113,7 @@ async def test_golden_prompts_say_what_a_version_must_answer(
     assert "\n" not in message
     if but:
         assert "engine e answers 'How many?'" in message and SERVED in message and "spec.probe" in message
-        assert one.state.probed({SERVED})[SERVED].failures[0].final
+        assert one.state.probed({SERVED}, one.probing.probe)[SERVED].failures[0].final
 
 
 async def test_an_error_is_neither_until_it_came_again_and_again(one: Ground, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def observe(state: FleetState, adapter: Adapter, now: datetime) -> tuple[Observe
         syncing=syncing,
         removed=removed,
         room=room(state, adapter),
-        probes=state.probed(served),
+        probes=state.probed(served, adapter.spec.probe) if adapter.spec else {},
         statistics=state.tally.records(served) if state.tally.seen else {},
         routers=state.routers,
         queries=state.queries.get(adapter.name, {}),

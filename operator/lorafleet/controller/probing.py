@@ -1,7 +1,5 @@
 """What engines answered to versions' probes, as far as it is known: lost on a restart, asked again then. Plain data."""
 
-import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,12 +9,6 @@ from lorafleet.rollout.observed import Probed, Refusal
 
 if TYPE_CHECKING:
     from lorafleet.controller.state import Engine
-
-
-def fingerprint(probe: Probe) -> str:
-    """Twelve hex digits that tell one probe from another."""
-    text = json.dumps(probe.to_json(), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @dataclass
@@ -40,7 +32,6 @@ class Probing:
     """A version's probe and the answers to it, by engine."""
 
     probe: Probe
-    fingerprint: str
     answers: dict[str, Answered] = field(default_factory=dict)
 
     def of(self, engine: "Engine") -> Answered:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lorafleet.api.fleet import SpecialistFleetSpec
+from lorafleet.api.rollout import Probe
 from lorafleet.controller.objects import Adapter, Fleet, Ref
 from lorafleet.controller.probing import Probing
 from lorafleet.controller.tally import Tally
@@ -302,10 +303,11 @@ class FleetState:
         """How many engines count."""
         return sum(engine.usable for engine in self.engines.values())
 
-    def probed(self, served: set[str]) -> dict[str, Probed]:
-        """What engines answered to the probes of these names."""
+    def probed(self, served: set[str], probe: Probe) -> dict[str, Probed]:
+        """What engines answered to this very probe by these names."""
         asked = served & self.probes.keys() if self.probes else ()
-        return {name: self.probes[name].probed(self.engines.values()) for name in asked}
+        found = {name: self.probes[name] for name in asked}
+        return {name: one.probed(self.engines.values()) for name, one in found.items() if one.probe == probe}
 
     def loads(self, served: str) -> Loads:
         """Where a version is."""

@@ -14,7 +14,7 @@ from lorafleet.api.names import served_name
 from lorafleet.api.rollout import Probe
 from lorafleet.controller.fleetview import cpu_places
 from lorafleet.controller.objects import Adapter, Fleet, Ref, parse_adapter, parse_fleet
-from lorafleet.controller.probing import Probing, fingerprint
+from lorafleet.controller.probing import Probing
 from lorafleet.controller.queue import Key
 from lorafleet.controller.state import Engine, FleetState
 from lorafleet.engines.facts import EngineFacts, engine_facts
@@ -152,11 +152,10 @@ class World:
 
     def want_probe(self, state: FleetState, served: str, probe: Probe) -> None:
         """Engines are to be asked by a served name, if they have not been by this very probe."""
-        mark = fingerprint(probe)
         known = state.probes.get(served)
-        if known is not None and known.fingerprint == mark:
+        if known is not None and known.probe == probe:
             return
-        state.probes[served] = Probing(probe, mark)
+        state.probes[served] = Probing(probe)
         for pod in state.engines:
             self.ask_probe(state, pod)
 
