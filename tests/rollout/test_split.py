@@ -46,6 +46,18 @@ def test_a_change_of_fixed_shares_takes_force_at_once() -> None:
     assert cluster.serving() == {"1": 10, "2": 90}
 
 
+def test_a_share_grows_only_while_its_version_is_loaded_everywhere() -> None:
+    cluster = Cluster(ab("1", "2", v1=70, v2=30))
+    cluster.settle()
+    cluster.engines["e0"].clear()
+    cluster.spec = ab("1", "2", v1=30, v2=70)
+    cluster.reconcile()
+    assert cluster.serving() == {"1": 70, "2": 30}
+    cluster.load()
+    cluster.reconcile()
+    assert cluster.serving() == {"1": 30, "2": 70}
+
+
 def test_fixed_shares_end_a_rollout() -> None:
     cluster = begun()
     cluster.spec = ab("1", "2", v1=50, v2=50)

@@ -1,4 +1,4 @@
-"""Which shares there shall be, and which can be: no weight is newly given to a version that is not loaded everywhere.
+"""Which shares there shall be, and which can be: no weight is given to a version that is not loaded everywhere.
 
 What has weight keeps it until the new shares are possible, so a split is replaced as a whole or not at all.
 """
@@ -31,9 +31,14 @@ def serving(draft: Draft) -> frozenset[str]:
 
 
 def possible(draft: Draft, wanted: Shares, ready: frozenset[str]) -> bool:
-    """Whether shares can be given now. ``ready``: versions that are probed, or need no probe."""
+    """Whether shares can be given now. ``ready``: versions that are probed, or need no probe.
+
+    What serves may keep its share or less of it wherever it is loaded, and the stable version takes what others lose.
+    """
+    has = {name: 100 if name == draft.stable else shares_of(draft.traffic)[name] for name in serving(draft)}
     return bool(wanted) and all(
-        name in serving(draft) or (name in ready and _loaded(draft.versions.get(name))) for name in wanted
+        share <= has.get(name, 0) or (name in ready and _loaded(draft.versions.get(name)))
+        for name, share in wanted.items()
     )
 
 
