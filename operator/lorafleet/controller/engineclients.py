@@ -3,6 +3,7 @@
 import aiohttp
 
 from lorafleet.api.model import seconds
+from lorafleet.controller.progress import address
 from lorafleet.controller.secrets import Secrets
 from lorafleet.controller.state import Engine, FleetState
 from lorafleet.engines.client import EngineClient
@@ -29,10 +30,9 @@ class EngineClients:
         known = self._known.get(key)
         if known is not None and known[0] == mark:
             return known[1]
-        host = f"[{engine.facts.pod_ip}]" if ":" in str(engine.facts.pod_ip) else engine.facts.pod_ip
         client = EngineClient(
             self._http,
-            f"http://{host}:{engine.facts.port}",
+            f"http://{address(str(engine.facts.pod_ip), engine.facts.port or 0)}",
             api_key=api_key,
             name=engine.name,
             load_timeout=load_timeout,
