@@ -1,13 +1,13 @@
 """The bytes of one file of a source, however often its line is cut.
 
 Goes on where it was as long as each try brings something, waits longer after each that does not, and gives up after a
-few of those in a row. Reads ahead in a thread of its own, so that the network never waits for the hash or the disk.
+few of those in a row. Reads ahead in a thread of its own, so that the network never waits for the disk.
 """
 
 import queue
 import random
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,6 +17,7 @@ from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.sources.base import Chunk, Source, SourceFile
 
 Answer = TypeVar("Answer")
+Item = TypeVar("Item")
 Chunks = Generator[Chunk, None, None]
 
 READER = "lorafleet-read"
@@ -79,26 +80,38 @@ def read(source: Source, file: SourceFile, start: int, pace: Pace, ended: thread
         pace.wait(ended, pace.delay(failures))
 
 
-def ahead(chunks: Callable[[threading.Event], Chunks], check: Callable[[], None]) -> Chunks:
-    """What ``chunks`` gives, read ahead in a thread by a few pieces of at most 1 MiB; ends when closed.
+def pieces(chunks: Chunks) -> Chunks:
+    """Chunks in pieces of at most 1 MiB that stay as they are: the bytes of a memoryview are soon others."""
+    with closing(chunks):
+        for chunk in chunks:
+            if not isinstance(chunk, memoryview):
+                yield chunk
+                continue
+            for start in range(0, len(chunk), _PIECE_BYTES):
+                yield bytes(chunk[start : start + _PIECE_BYTES])
+
+
+def ahead(
+    items: Callable[[threading.Event], Generator[Item, None, None]], check: Callable[[], None]
+) -> Generator[Item, None, None]:
+    """What ``items`` gives, made ahead in a thread by a few of them; ends when closed.
 
     ``check`` is called while nothing comes, and may raise.
     """
     ended = threading.Event()
-    pieces: queue.Queue[Chunk | BaseException | None] = queue.Queue(_AHEAD)
+    made: queue.Queue[Item | BaseException | None] = queue.Queue(_AHEAD)
 
-    def put(piece: Chunk | BaseException | None) -> None:
+    def put(item: Item | BaseException | None) -> None:
         while not ended.is_set():
             with suppress(queue.Full):
-                pieces.put(piece, timeout=_POLL_SECONDS)
+                made.put(item, timeout=_POLL_SECONDS)
                 return
 
     def run() -> None:
         try:
-            with closing(chunks(ended)) as found:
-                for chunk in found:
-                    for piece in _pieces(chunk):
-                        put(piece)
+            with closing(items(ended)) as found:
+                for item in found:
+                    put(item)
                     if ended.is_set():
                         return
             put(None)
@@ -110,26 +123,17 @@ def ahead(chunks: Callable[[threading.Event], Chunks], check: Callable[[], None]
     try:
         while True:
             try:
-                piece = pieces.get(timeout=_POLL_SECONDS)
+                item = made.get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 check()
                 continue
-            if piece is None:
+            if item is None:
                 return
-            if isinstance(piece, BaseException):
-                raise piece
-            yield piece
+            if isinstance(item, BaseException):
+                raise item
+            yield item
     finally:
         ended.set()
-        while not pieces.empty():
-            pieces.get_nowait()
+        while not made.empty():
+            made.get_nowait()
         thread.join(_JOIN_SECONDS)
-
-
-def _pieces(chunk: Chunk) -> Iterator[Chunk]:
-    """A chunk in pieces that stay as they are: the bytes of a memoryview are soon others."""
-    if not isinstance(chunk, memoryview):
-        yield chunk
-        return
-    for start in range(0, len(chunk), _PIECE_BYTES):
-        yield bytes(chunk[start : start + _PIECE_BYTES])

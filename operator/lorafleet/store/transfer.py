@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorafleet.api.reasons import Reason
-from lorafleet.artifacts.digest import CHUNK_BYTES, FileDigest
+from lorafleet.artifacts.digest import FileDigest
 from lorafleet.artifacts.errors import ArtifactError
 from lorafleet.artifacts.files import WEIGHTS_FILE, Limits, check_sizes
-from lorafleet.sources.base import Checksum, Chunk, Listing, Source, SourceFile
+from lorafleet.sources.base import Chunk, Listing, Source, SourceFile
 from lorafleet.store.attempts import Attempt, Head
-from lorafleet.store.reading import Pace, ahead, read
+from lorafleet.store.counting import BadHead, Counted, Piece, Pieces, Written, head_of
+from lorafleet.store.reading import Pace, ahead, pieces, read
 
 if TYPE_CHECKING:
     from lorafleet.artifacts.tensors import Arriving, Numbers
@@ -123,10 +124,6 @@ def _waiting(places: threading.BoundedSemaphore, check: Callable[[], None]) -> I
         places.release()
 
 
-class _BadHead(Exception):
-    pass
-
-
 class _Over(Exception):
     """Another file of the attempt failed."""
 
@@ -195,7 +192,7 @@ class Transfer:
         with nullcontext() if _is_small(file) else _waiting(_LANES, self._check):
             try:
                 return self._write(file, part, head)
-            except _BadHead:
+            except BadHead:
                 pass
             except ArtifactError as error:
                 if error.reason is not Reason.SOURCE_CORRUPT:
@@ -215,53 +212,52 @@ class Transfer:
             self._into.fs.remove_file(self._into.tree / file.path)
 
     def _write(self, file: SourceFile, part: str | None, head: Head | None) -> Received:
-        counted = _Counted(file, self._limits, self._meter)
         arriving = _arriving(file)
+        counted, written = Counted(file, self._limits, *([arriving.add] if arriving else [])), Written()
         path = self._into.parts / part if part else self._into.tree / file.path
         try:
-            with closing(self._stream(file, counted, head)) as chunks:
-                self._into.fs.write_file(path, self._marked(part, counted, arriving, chunks), sync=False)
-            counted.finish()
+            with closing(self._stream(file, counted, head)) as found:
+                self._into.fs.write_file(path, self._marked(part, written, found), sync=False)
+            digest = counted.finish()
         except BaseException:
             with suppress(Exception):
-                self._meter.add(-counted.done)
+                self._meter.add(-written.done)
             raise
-        return Received(file, counted.digest(), path if part else None, arriving.numbers() if arriving else None)
+        return Received(file, digest, path if part else None, arriving.numbers() if arriving else None)
 
-    def _stream(self, file: SourceFile, counted: "_Counted", head: Head | None) -> Generator[Chunk, None, None]:
+    def _stream(self, file: SourceFile, counted: Counted, head: Head | None) -> Pieces:
         if head is not None and (file.size is None or head.size <= file.size):
-            yield from _head(head, counted)
+            yield from head_of(head, counted)
         start = counted.done
         if _is_small(file):
-            yield from read(self._source, file, start, self._pace, self._failed)
+            yield from counted.of(read(self._source, file, start, self._pace, self._failed))
             return
-        yield from ahead(lambda ended: read(self._source, file, start, self._pace, ended), self._check)
+        # Reading, hashing and looking take about as long as writing.
+        yield from ahead(
+            lambda ended: counted.of(pieces(read(self._source, file, start, self._pace, ended))), self._check
+        )
 
-    def _marked(
-        self, part: str | None, counted: "_Counted", arriving: "Arriving | None", chunks: Iterator[Chunk]
-    ) -> Iterator[Chunk]:
+    def _marked(self, part: str | None, written: Written, found: Iterator[Piece]) -> Iterator[Chunk]:
         marked, at = 0, time.monotonic()
 
         def mark() -> None:
             nonlocal marked, at
-            if self._resume and part is not None and counted.done - marked >= self._marks.every_bytes:
-                self._into.mark(part, counted.done, counted.sha256)
-                marked, at = counted.done, time.monotonic()
+            if self._resume and part is not None and written.done - marked >= self._marks.every_bytes:
+                self._into.mark(part, written.done, written.sha256)
+                marked, at = written.done, time.monotonic()
 
         try:
-            for chunk in chunks:
-                counted.add(chunk)
-                if arriving is not None:
-                    arriving.add(chunk)
-                yield chunk
+            for piece in found:
+                yield piece.chunk
+                written.add(piece)
                 self._check()
-                self._meter.add(len(chunk))
+                self._meter.add(len(piece.chunk))
                 if time.monotonic() - at >= self._marks.every_seconds:
                     mark()
         except OSError:
             raise
         except Exception:
-            # All that was counted is written: a later attempt can go on here.
+            # What is counted as written is written: a later attempt can go on here.
             mark()
             raise
         mark()
@@ -292,79 +288,3 @@ def _is_small(file: SourceFile) -> bool:
 def _goes_straight(file: SourceFile) -> bool:
     """Whether a file is written where it belongs: no later attempt goes on with so little, nor is it unpacked."""
     return _is_small(file) and not file.archive
-
-
-def _head(head: Head, counted: "_Counted") -> Iterator[bytes]:
-    """The marked beginning of a file. Raises _BadHead when it is not what was marked."""
-    try:
-        with head.path.open("rb", buffering=0) as file:
-            while counted.done < head.size:
-                chunk = file.read(min(CHUNK_BYTES, head.size - counted.done))
-                if not chunk:
-                    raise _BadHead
-                yield chunk
-    except FileNotFoundError:
-        raise _BadHead from None
-    if counted.sha256 != head.sha256:
-        raise _BadHead
-
-
-class _Counted:
-    """Size and hashes of one file as it is received."""
-
-    def __init__(self, file: SourceFile, limits: Limits, meter: Meter) -> None:
-        self._file = file
-        self._limits = limits
-        self._meter = meter
-        self._hash = hashlib.sha256()
-        self._other = None if file.checksum is None else _other_hash(file.checksum, file.size)
-        self.done = 0
-
-    def add(self, chunk: Chunk) -> None:
-        """Count and hash. Raises ArtifactError (SourceChanged, SizeLimitExceeded)."""
-        self.done += len(chunk)
-        if self._file.size is None:
-            check_sizes([(self._file.path, self.done)], self._limits)
-        elif self.done > self._file.size:
-            raise self._changed("more")
-        self._hash.update(chunk)
-        if self._other is not None:
-            self._other.update(chunk)
-
-    def finish(self) -> None:
-        """Raises ArtifactError (SourceChanged, SourceCorrupt) unless the file is what the source says."""
-        if self._file.size is not None and self.done != self._file.size:
-            raise self._changed("fewer")
-        said = self._file.checksum
-        found = (self._other or self._hash).hexdigest()
-        if said is not None and found != said.value:
-            raise ArtifactError(
-                Reason.SOURCE_CORRUPT,
-                f"{self._file.path} has {said.algorithm} {found}; its source says {said.value}: the bytes were damaged"
-                " at the source or on the way, twice; restore the file, and it is tried again",
-            )
-
-    @property
-    def sha256(self) -> str:
-        """Of what was received so far."""
-        return self._hash.hexdigest()
-
-    def digest(self) -> FileDigest:
-        """The file as digests are made of."""
-        return FileDigest(self._file.path, self.done, self.sha256)
-
-    def _changed(self, how: str) -> ArtifactError:
-        return ArtifactError(
-            Reason.SOURCE_CHANGED,
-            f"{self._file.path} has {how} bytes than the {self._file.size} it had at first; expected a source that"
-            " nobody writes to: finish writing and it is tried again",
-        )
-
-
-def _other_hash(said: Checksum, size: int | None) -> "hashlib._Hash | None":
-    if said.algorithm == "sha256":
-        return None
-    if said.algorithm == "git":
-        # A blob's id is over this head and the content.
-        return hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
-    return hashlib.new(said.algorithm, usedforsecurity=False)
