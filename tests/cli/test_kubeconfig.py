@@ -1,6 +1,7 @@
 """Which cluster a command asks, and what it says when there is none; never with what is secret in a kubeconfig."""
 
 import json
+import os
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -43,7 +44,30 @@ def test_no_kubeconfig_is_said_with_where_it_was_looked_for(tmp_path: Path) -> N
     answer = lorafleet("get", KUBECONFIG=str(tmp_path / "none"), HOME=str(tmp_path))
     assert answer.code == 2
     where = f"there is no kubeconfig at {tmp_path}/none"
-    assert answer.err == f"error: {where}, so no cluster is known; set KUBECONFIG to yours\n"
+    assert answer.err == f"error: {where}, so no cluster is known; name yours with --kubeconfig or KUBECONFIG\n"
+
+
+def test_a_file_that_is_named_is_asked_in_the_place_of_all_others(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text(json.dumps(config(**{"current-context": "there"})))
+    said = get(tmp_path, config(), "--kubeconfig", str(other)).err
+    assert said == f"error: the kubeconfig {other} has no context there; there are: here\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        (
+            "none",
+            "there is no kubeconfig at 'none', so no cluster is known; name yours with --kubeconfig or KUBECONFIG",
+        ),
+        ("", "there is no kubeconfig at '', so no cluster is known; name yours with --kubeconfig or KUBECONFIG"),
+        ("/", "the kubeconfig / cannot be read: Is a directory"),
+        (os.devnull, "the file /dev/null is no kubeconfig; name yours with --kubeconfig or KUBECONFIG"),
+    ],
+)
+def test_nothing_else_is_asked_when_the_named_file_cannot_be(tmp_path: Path, typed: str, says: str) -> None:
+    assert get(tmp_path, config(), "--kubeconfig", typed).err == f"error: {says}\n"
 
 
 def test_an_unknown_context_is_answered_with_those_that_are_there(tmp_path: Path) -> None:

@@ -84,6 +84,12 @@ async def test_the_shell_completes_from_the_cluster(user: dict[str, str]) -> Non
     assert (await run(user, HERE / "lorafleet", **asked)).split() == ["sql-lora", "swift-lora"]
 
 
+async def test_the_shell_completes_from_the_kubeconfig_that_was_typed(user: dict[str, str]) -> None:
+    words = f"lorafleet pause --kubeconfig {user['KUBECONFIG']} s"
+    asked = {"_LORAFLEET_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "4", "KUBECONFIG": "/none"}
+    assert (await run(user, HERE / "lorafleet", **asked)).split() == ["sql-lora", "swift-lora"]
+
+
 async def test_nothing_is_said_while_completing_without_a_cluster(user: dict[str, str]) -> None:
     asked = {"_LORAFLEET_COMPLETE": "complete_bash", "COMP_WORDS": "lorafleet pause s", "COMP_CWORD": "2"}
     assert (await run(user, HERE / "lorafleet", KUBECONFIG="/none", **asked)).split() == []

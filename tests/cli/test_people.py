@@ -66,6 +66,17 @@ async def test_get_lists_fleets_and_adapters_of_the_contexts_namespace(shell: Sh
     )
 
 
+async def test_a_kubeconfig_that_is_named_is_asked_and_named_in_the_next_moves(shell: Shell, tmp_path: Path) -> None:
+    where = ["--kubeconfig", shell.file, "-n", shell.namespace]
+    for words in (["get"], ["status", "sql-lora"], ["history", "sql-lora"], ["load-matrix", "hi-moe"]):
+        answer = await shell(*words, *where, KUBECONFIG=str(tmp_path / "none"))
+        assert answer.code == 0, answer.err
+    explained = json.loads((await shell("explain", "python-lora", "-o", "json", *where, KUBECONFIG="")).out)
+    assert explained["next"][0]["command"].endswith(f" --kubeconfig {shell.file} -n {shell.namespace}")
+    assert (await shell("pause", "python-lora", "--no-wait", *where, KUBECONFIG="")).code == 0
+    assert (await shell.annotation("python-lora")).startswith("pause@")
+
+
 async def test_get_lists_what_is_named_in_its_order(shell: Shell) -> None:
     named = await shell.document("get", "adapters", "sql-lora", "python-lora")
     assert [one["name"] for one in named["adapters"]] == ["sql-lora", "python-lora"]

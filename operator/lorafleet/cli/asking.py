@@ -16,7 +16,7 @@ from rich.table import Table
 
 from lorafleet.api.names import ADAPTER_PLURAL, FLEET_PLURAL
 from lorafleet.cli import actions, explain, follow, history, listing, matrix, seen, summary
-from lorafleet.cli.cluster import WORDS, Cluster, connected
+from lorafleet.cli.cluster import WORDS, Asked, Cluster, connected
 from lorafleet.cli.outcome import Ended, Exit, cannot_ask, program
 from lorafleet.cli.terminal import console, document, put
 
@@ -26,11 +26,11 @@ _KINDS = {
 }
 
 
-def answer(context: str | None, namespace: str | None, ask: Callable[[Cluster], Awaitable[Exit]]) -> int:
-    """Ask the cluster of the user; the exit code. Says on standard error why there is no answer."""
+def answer(asked: Asked, ask: Callable[[Cluster], Awaitable[Exit]]) -> int:
+    """Ask the cluster that the user means; the exit code. Says on standard error why there is no answer."""
 
     async def run() -> Exit:
-        async with connected(context, namespace) as cluster:
+        async with connected(asked) as cluster:
             return await ask(cluster)
 
     try:
@@ -137,11 +137,10 @@ async def status(cluster: Cluster, word: str, *, watch: bool, wait: bool, timeou
     return end
 
 
-async def explained(cluster: Cluster, name: str, namespace: str | None, form: str) -> Exit:
+async def explained(cluster: Cluster, name: str, form: str) -> Exit:
     """An adapter in words."""
     found = seen.adapter(await cluster.one(ADAPTER_PLURAL, name))
-    option = f" -n {cluster.place.namespace}" if namespace else ""
-    words = explain.explain(found, datetime.now(UTC), program(), option)
+    words = explain.explain(found, datetime.now(UTC), program(), cluster.place.options)
     if form != "text":
         sys.stdout.write(document(explain.document(words), form))
         return Exit.OK

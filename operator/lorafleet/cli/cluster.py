@@ -8,6 +8,7 @@ import difflib
 import logging
 import os
 import re
+import shlex
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -25,17 +26,36 @@ from lorafleet.kube import Kube, KubeError, Object, path
 from lorafleet.watch import list_and_watch
 
 _POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_YOURS = "name yours with --kubeconfig or KUBECONFIG"
 _CANNOT = re.compile(r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)"')
 WORDS = {ADAPTER_PLURAL: "adapter", FLEET_PLURAL: "fleet"}
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """Which cluster and namespace, as far as the user typed it."""
+
+    kubeconfig: str | None = None
+    context: str | None = None
+    namespace: str | None = None
+
+    def __str__(self) -> str:
+        """The same as options, each after a space."""
+        options = {"--kubeconfig": self.kubeconfig, "--context": self.context, "-n": self.namespace}
+        return "".join(f" {option} {shlex.quote(value)}" for option, value in options.items() if value)
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
-    """Which cluster and namespace: what the user typed, completed by the kubeconfig."""
+    """Which cluster and namespace: what the user typed, completed by the kubeconfig.
+
+    ``options``: what a command has to be given to ask there, too.
+    """
 
     context: str | None
     namespace: str
     server: str
+    options: str = ""
 
     def __str__(self) -> str:
         return f"{self.server} (context {self.context})" if self.context else self.server
@@ -141,24 +161,24 @@ def _known(word: str, known: Sequence[str]) -> str:
 
 
 @asynccontextmanager
-async def connected(context: str | None = None, namespace: str | None = None) -> AsyncIterator[Cluster]:
+async def connected(asked: Asked = Asked()) -> AsyncIterator[Cluster]:
     """The cluster of the user's kubeconfig, else of the pod that this runs in. Raises Ended."""
     for name in ("kubernetes", "asyncio"):
         # They say on standard error what may hold a credential, and what the texts here say better.
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     configuration = client.Configuration()
-    files = kubeconfigs()
-    if context is None and not files and (_POD / "token").exists():
+    files = _kubeconfigs(asked.kubeconfig)
+    if asked.kubeconfig is None and asked.context is None and not files and (_POD / "token").exists():
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         named, ours = None, (_POD / "namespace").read_text().strip()
     else:
-        named, ours = _context(files, context)
-        await _load(files, named, configuration)
+        named, ours = _context(files, asked)
+        await _load(files, named, asked, configuration)
     server = urlsplit(configuration.host)
     user, _, host = server.netloc.rpartition("@")
     if user:
         raise cannot_ask(f"the server {host} of context {named} has a user in its address; name it below users")
-    place = Place(named, namespace or ours, f"{server.scheme}://{host}")
+    place = Place(named, asked.namespace or ours, f"{server.scheme}://{host}", str(asked))
     try:
         kube = Kube(configuration)
     except (OSError, ssl.SSLError, ValueError):
@@ -169,22 +189,24 @@ async def connected(context: str | None = None, namespace: str | None = None) ->
         await kube.close()
 
 
-def kubeconfigs() -> list[Path]:
-    """The kubeconfig files that exist, by KUBECONFIG, else in the home folder."""
+def _kubeconfigs(typed: str | None = None) -> list[Path]:
+    """The kubeconfig files that exist: the one that was typed, those of KUBECONFIG, or the one in the home folder."""
+    if typed is not None:
+        return [file] if typed and (file := Path(typed).expanduser()).exists() else []
     named = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
     return [file for part in named.split(os.pathsep) if part and (file := Path(part).expanduser()).exists()]
 
 
-def known_contexts() -> list[str]:
-    """The names of all contexts. Raises Ended."""
-    return [str(entry.get("name")) for file in kubeconfigs() for entry in _parsed(file).get("contexts") or ()]
+def known_contexts(typed: str | None = None) -> list[str]:
+    """The names of all contexts of the usual kubeconfig, or of the one that was typed. Raises Ended."""
+    return [str(entry.get("name")) for file in _kubeconfigs(typed) for entry in _parsed(file).get("contexts") or ()]
 
 
-def _context(files: Sequence[Path], wanted: str | None) -> tuple[str, str]:
+def _context(files: Sequence[Path], asked: Asked) -> tuple[str, str]:
     """The name of the context, and its namespace. Raises Ended."""
     if not files:
-        named = os.environ.get("KUBECONFIG") or "~/.kube/config"
-        raise cannot_ask(f"there is no kubeconfig at {named}, so no cluster is known; set KUBECONFIG to yours")
+        named = repr(asked.kubeconfig) if asked.kubeconfig is not None else os.environ.get("KUBECONFIG")
+        raise cannot_ask(f"there is no kubeconfig at {named or '~/.kube/config'}, so no cluster is known; {_YOURS}")
     contexts: dict[str, dict[str, Any]] = {}
     current = None
     for file in files:
@@ -192,7 +214,7 @@ def _context(files: Sequence[Path], wanted: str | None) -> tuple[str, str]:
         current = current or parsed.get("current-context")
         for entry in parsed.get("contexts") or ():
             contexts.setdefault(str(entry.get("name")), entry.get("context") or {})
-    name = wanted or current
+    name = asked.context or current
     where = ", ".join(map(str, files))
     if not name:
         raise cannot_ask(f"the kubeconfig {where} has no current context; name one with --context")
@@ -209,13 +231,13 @@ def _parsed(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise cannot_ask(f"the kubeconfig {file} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError):
-        raise cannot_ask(f"the kubeconfig {file} is not YAML; set KUBECONFIG to one that is") from None
+        raise cannot_ask(f"the kubeconfig {file} is not YAML; {_YOURS}") from None
     if not isinstance(parsed, dict) or not all(isinstance(one, dict) for one in parsed.get("contexts") or ()):
-        raise cannot_ask(f"the file {file} is no kubeconfig; set KUBECONFIG to one")
+        raise cannot_ask(f"the file {file} is no kubeconfig; {_YOURS}")
     return parsed
 
 
-async def _load(files: Sequence[Path], context: str, configuration: client.Configuration) -> None:
+async def _load(files: Sequence[Path], context: str, asked: Asked, configuration: client.Configuration) -> None:
     try:
         await config.load_kube_config(  # type: ignore[no-untyped-call]
             config_file=os.pathsep.join(map(str, files)),
@@ -227,5 +249,5 @@ async def _load(files: Sequence[Path], context: str, configuration: client.Confi
         where = ", ".join(map(str, files))
         raise cannot_ask(
             f"the kubeconfig {where} cannot be used for context {context} ({type(error).__name__}); what does"
-            f" `kubectl --context {context} get namespaces` say?"
+            f" `kubectl{Asked(asked.kubeconfig, context)} get namespaces` say?"
         ) from None

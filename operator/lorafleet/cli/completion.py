@@ -64,7 +64,7 @@ def contexts(context: typer.Context, incomplete: str) -> list[str]:
     from lorafleet.cli.outcome import Ended
 
     with contextlib.suppress(Ended):
-        return _beginning(list(known_contexts()), incomplete)
+        return _beginning(list(known_contexts(context.params.get("kubeconfig"))), incomplete)
     return []
 
 
@@ -95,11 +95,14 @@ def _listed(context: typer.Context, plural: str) -> list[str]:
 
 def _items(context: typer.Context, plural: str) -> list[Object]:
     """Objects of the namespace that was typed; none when the cluster does not answer at once."""
-    from lorafleet.cli.cluster import connected
+    from lorafleet.cli.cluster import Asked, connected
+
+    typed = context.params
+    asked = Asked(typed.get("kubeconfig"), typed.get("context"), typed.get("namespace"))
 
     async def ask() -> list[Object]:
         async with asyncio.timeout(_PATIENCE):
-            async with connected(context.params.get("context"), context.params.get("namespace")) as cluster:
+            async with connected(asked) as cluster:
                 found = await cluster.all(plural)
                 items: list[Object] = found["items"]
                 return items

@@ -3,12 +3,18 @@
 Only what the shell sees of them is here; what they need is imported when one runs.
 """
 
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lorafleet.cli.form import Form
+
+if TYPE_CHECKING:
+    from lorafleet.cli.cluster import Cluster
+    from lorafleet.cli.outcome import Exit
 
 
 def _names(context: typer.Context, incomplete: str) -> list[str]:
@@ -46,6 +52,9 @@ _Context = Annotated[
     str | None,
     typer.Option("--context", help="The context of the kubeconfig; its current one.", autocompletion=_contexts),
 ]
+_Kubeconfig = Annotated[
+    str | None, typer.Option("--kubeconfig", metavar="FILE", help="A kubeconfig in the place of the usual one.")
+]
 _Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="The namespace; that of the context.")]
 _Adapter = Annotated[
     str, typer.Argument(metavar="ADAPTER", help="The adapter.", show_default=False, autocompletion=_names)
@@ -58,6 +67,28 @@ _Selector = Annotated[
 ]
 _Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the operator says what came of it.")]
 _Timeout = Annotated[float, typer.Option("--timeout", min=0, help="How long to wait, in seconds.")]
+
+_Question = Callable[["Cluster"], Awaitable["Exit"]]
+_WHERE: dict[str, Any] = {"kubeconfig": _Kubeconfig, "context": _Context, "namespace": _Namespace}
+"""The options of every command here."""
+
+
+def _asking(command: Callable[..., _Question]) -> Callable[..., None]:
+    """What the shell runs: asks the cluster that its options name what ``command`` returns."""
+
+    @wraps(command)
+    def run(*, kubeconfig: str | None, context: str | None, namespace: str | None, **words: Any) -> None:
+        from lorafleet.cli import asking
+        from lorafleet.cli.cluster import Asked
+
+        raise typer.Exit(asking.answer(Asked(kubeconfig, context, namespace), command(**words)))
+
+    more = [Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind) for name, kind in _WHERE.items()]
+    parameters = [*signature(command).parameters.values(), *more]
+    # What typer reads.
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
 
 
 def get(
@@ -72,18 +103,12 @@ def get(
     ] = None,
     everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Those of all namespaces.")] = False,
     selector: _Selector = None,
-    context: _Context = None,
-    namespace: _Namespace = None,
     output: _Form = Form.TEXT,
-) -> None:
+) -> _Question:
     """List adapters and fleets with what serves and how it does."""
     from lorafleet.cli import asking
 
-    raise typer.Exit(
-        asking.answer(
-            context, namespace, lambda cluster: asking.get(cluster, words or (), selector, everywhere, output)
-        )
-    )
+    return lambda cluster: asking.get(cluster, words or (), selector, everywhere, output)
 
 
 def status(
@@ -96,40 +121,26 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Again at each change, until Ctrl-C.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it is Ready (0) or Stalled (1).")] = False,
     timeout: Annotated[float, typer.Option(min=0, help="How long to --wait, in seconds; exit code 3 then.")] = 300.0,
-    context: _Context = None,
-    namespace: _Namespace = None,
     output: _Form = Form.TEXT,
-) -> None:
+) -> _Question:
     """Show an adapter's rollout, or a fleet's engines, as they are now or as they change."""
     from lorafleet.cli import asking
 
-    raise typer.Exit(
-        asking.answer(
-            context,
-            namespace,
-            lambda cluster: asking.status(cluster, adapter, watch=watch, wait=wait, timeout=timeout, form=output),
-        )
-    )
+    return lambda cluster: asking.status(cluster, adapter, watch=watch, wait=wait, timeout=timeout, form=output)
 
 
-def explain(
-    adapter: _Adapter, context: _Context = None, namespace: _Namespace = None, output: _Form = Form.TEXT
-) -> None:
+def explain(adapter: _Adapter, output: _Form = Form.TEXT) -> _Question:
     """Say in words why an adapter is where it is, and what to do next."""
     from lorafleet.cli import asking
 
-    raise typer.Exit(
-        asking.answer(context, namespace, lambda cluster: asking.explained(cluster, adapter, namespace, output))
-    )
+    return lambda cluster: asking.explained(cluster, adapter, output)
 
 
-def history(
-    adapter: _Adapter, context: _Context = None, namespace: _Namespace = None, output: _Form = Form.TEXT
-) -> None:
+def history(adapter: _Adapter, output: _Form = Form.TEXT) -> _Question:
     """List what happened to which version of an adapter serves."""
     from lorafleet.cli import asking
 
-    raise typer.Exit(asking.answer(context, namespace, lambda cluster: asking.told(cluster, adapter, output)))
+    return lambda cluster: asking.told(cluster, adapter, output)
 
 
 def load_matrix(
@@ -137,16 +148,12 @@ def load_matrix(
         str, typer.Argument(metavar="FLEET", help="The fleet.", show_default=False, autocompletion=_fleets)
     ],
     everything: Annotated[bool, typer.Option("--all", help="All of it, however large the fleet.")] = False,
-    context: _Context = None,
-    namespace: _Namespace = None,
     output: _Form = Form.TEXT,
-) -> None:
+) -> _Question:
     """Show which engine has which version loaded."""
     from lorafleet.cli import asking
 
-    raise typer.Exit(
-        asking.answer(context, namespace, lambda cluster: asking.loads(cluster, fleet, everything, output))
-    )
+    return lambda cluster: asking.loads(cluster, fleet, everything, output)
 
 
 def promote(
@@ -155,16 +162,14 @@ def promote(
     selector: _Selector = None,
     wait: _Wait = True,
     timeout: _Timeout = 30.0,
-    context: _Context = None,
-    namespace: _Namespace = None,
     output: _Form = Form.TEXT,
-) -> None:
+) -> _Question:
     """Take the next step of a rollout now."""
     verb = "promote-full" if full else "promote"
-    _act(verb, adapters or (), selector, None, timeout if wait else None, context, namespace, output)
+    return _act(verb, adapters or (), selector, None, timeout if wait else None, output)
 
 
-def _of_several(verb: str, about: str) -> Callable[..., None]:
+def _of_several(verb: str, about: str) -> Callable[..., _Question]:
     """The command of a verb that takes several adapters and says nothing more."""
 
     def command(
@@ -172,11 +177,9 @@ def _of_several(verb: str, about: str) -> Callable[..., None]:
         selector: _Selector = None,
         wait: _Wait = True,
         timeout: _Timeout = 30.0,
-        context: _Context = None,
-        namespace: _Namespace = None,
         output: _Form = Form.TEXT,
-    ) -> None:
-        _act(verb, adapters or (), selector, None, timeout if wait else None, context, namespace, output)
+    ) -> _Question:
+        return _act(verb, adapters or (), selector, None, timeout if wait else None, output)
 
     command.__name__, command.__doc__ = verb, about
     return command
@@ -191,12 +194,10 @@ def retry(
     adapter: _Adapter,
     wait: _Wait = True,
     timeout: _Timeout = 30.0,
-    context: _Context = None,
-    namespace: _Namespace = None,
     output: _Form = Form.TEXT,
-) -> None:
+) -> _Question:
     """Try a version again that was aborted or rolled back."""
-    _act("retry", (adapter,), None, None, timeout if wait else None, context, namespace, output)
+    return _act("retry", (adapter,), None, None, timeout if wait else None, output)
 
 
 def rollback(
@@ -207,12 +208,10 @@ def rollback(
     ] = None,
     wait: _Wait = True,
     timeout: _Timeout = 30.0,
-    context: _Context = None,
-    namespace: _Namespace = None,
     output: _Form = Form.TEXT,
-) -> None:
+) -> _Question:
     """Go back to the version that served before; with a rollout running, abort it."""
-    _act("rollback", (adapter,), None, to, timeout if wait else None, context, namespace, output)
+    return _act("rollback", (adapter,), None, to, timeout if wait else None, output)
 
 
 def _act(
@@ -221,19 +220,13 @@ def _act(
     selector: str | None,
     argument: str | None,
     timeout: float | None,
-    context: str | None,
-    namespace: str | None,
     output: Form,
-) -> None:
+) -> _Question:
     from lorafleet.cli import asking
 
-    raise typer.Exit(
-        asking.answer(
-            context, namespace, lambda cluster: asking.act(cluster, adapters, selector, verb, argument, timeout, output)
-        )
-    )
+    return lambda cluster: asking.act(cluster, adapters, selector, verb, argument, timeout, output)
 
 
 app = typer.Typer(rich_markup_mode=None)
 for _command in (get, status, explain, history, load_matrix, promote, pause, resume, abort, retry, rollback):
-    app.command(_command.__name__.replace("_", "-"))(_command)
+    app.command(_command.__name__.replace("_", "-"))(_asking(_command))
