@@ -241,6 +241,9 @@ class Operator:
             ready_flag=ready,
         )
         taking.cancel()
+        # It ends without an error when it is told to, or by a signal that came before it was taken back: ours, too.
+        self._stop.set()
+        await asyncio.Event().wait()
 
 
 def _pod_http(at_once: int, trust: ssl.SSLContext) -> httpx.AsyncClient:
