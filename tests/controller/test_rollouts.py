@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lorafleet.api.names import ADAPTER_PLURAL, API_VERSION
+from lorafleet.api.names import ADAPTER_PLURAL, API_VERSION, STABLE_ANNOTATION
 from lorafleet.kube import path
 from tests.harness.plane import Plane, until
 from tests.harness.replica import replica
@@ -253,12 +253,40 @@ async def test_the_fleet_says_promptly_which_start_of_an_engine_lacks_what(world
     await until("it is said what the new start lacks", lacking, 20)
 
 
+async def noted(world: Stage) -> str:
+    """What the metadata says is stable, once it does."""
+
+    async def note() -> str:
+        meta = (await world.plane.get_adapter(world.namespace, "python"))["metadata"]
+        return str((meta.get("annotations") or {}).get(STABLE_ANNOTATION, ""))
+
+    return str(await until("the stable version is noted", note))
+
+
+async def test_the_stable_version_is_noted_beside_the_status(world: Stage) -> None:
+    await serve(world, "1")
+    first = await noted(world)
+    assert first.startswith("python/1-")
+    where = path(API_VERSION, ADAPTER_PLURAL, world.namespace, "python")
+    gone = {"metadata": {"annotations": {STABLE_ANNOTATION: None}}}
+    await world.plane.merge(where, gone)
+    assert await noted(world) == first, "whoever takes it away"
+    await put(world, "1", "2")
+
+    async def second() -> bool:
+        return (await noted(world)).startswith("python/2-")
+
+    await until("the next one is noted", second)
+
+
 async def test_a_lost_status_is_made_anew_from_what_engines_list(world: Stage) -> None:
     await serve(world, "1")
     loads = [engine.counts["/v1/load_lora_adapter"] for engine in world.engines.values()]
     where = path(API_VERSION, ADAPTER_PLURAL, world.namespace, "python", "status")
+    served = await noted(world)
     current = await world.plane.get_adapter(world.namespace, "python")
     await world.plane.kube.replace(where, {**current, "status": {}})
     await reaches(world, {"1": 100})
+    assert await noted(world) == served
     assert [engine.counts["/v1/unload_lora_adapter"] for engine in world.engines.values()] == [1, 1], "never unloaded"
     assert [engine.counts["/v1/load_lora_adapter"] for engine in world.engines.values()] == loads

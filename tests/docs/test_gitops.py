@@ -106,7 +106,8 @@ async def test_nothing_that_is_written_is_drift(
     assert (await _kubectl(plane, namespace, "apply", *how, "-f", str(file)))[0] == 0
     where = path(names.API_VERSION, names.ADAPTER_PLURAL, namespace, "python")
     await plane.merge(where, {"metadata": {"annotations": {names.ACTION_ANNOTATION: "promote@1"}}})
-    await plane.kube.apply(where, _ours({"metadata": {"name": "python", "finalizers": [names.FINALIZER]}}))
+    meta = {"finalizers": [names.FINALIZER], "annotations": {names.STABLE_ANNOTATION: "python/1.0.0-0123456789ab"}}
+    await plane.kube.apply(where, _ours({"metadata": {"name": "python", **meta}}))
     status = {"activeVersion": "1.1.0", "stableVersion": "1.0.0", "conditions": []}
     await plane.kube.apply(f"{where}/status", _ours({"metadata": {"name": "python"}, "status": status}))
     assert await _kubectl(plane, namespace, "diff", *how, "-f", str(file)) == (0, "")

@@ -48,9 +48,42 @@ def test_of_several_the_latest_that_is_not_on_its_way_is_taken_for_stable() -> N
     for name in ("1", "2", "3", "4"):
         cluster.spec = spec("1", "2", "3", "4", active=name, rollout=rules([], keepLoaded=3))
         cluster.settle()
+    assert cluster.noted == served("4")
     lose(cluster)
     cluster.reconcile()
+    assert cluster.status.stable_version == "4", "what was noted"
+    cluster.spec = spec("1", "2", "3", "4", active="4", rollout=rules([], keepLoaded=3))
+    lose(cluster)
+    cluster.noted = ""
+    cluster.reconcile()
     assert cluster.status.stable_version == "3"
+
+
+def test_a_canary_that_drains_is_not_taken_for_the_stable_version() -> None:
+    cluster = begun()
+    cluster.wait(600)
+    cluster.reconcile()
+    cluster.spec = spec("1", "2", "3", active="3", rollout=rules())
+    cluster.reconcile()
+    assert {*cluster.listed()} == {served("1"), served("2")}
+    lose(cluster)
+    for _ in range(3):
+        cluster.reconcile()
+        cluster.sync()
+        cluster.load()
+        assert cluster.status.stable_version == "1"
+        assert "2" not in cluster.serving()
+
+
+def test_what_was_noted_is_stable_even_where_engines_have_lost_it() -> None:
+    cluster = begun()
+    for listing in cluster.engines.values():
+        del listing[served("1")]
+    lose(cluster)
+    cluster.reconcile()
+    assert cluster.status.stable_version == "1"
+    cluster.settle()
+    assert cluster.serving() == {"1": 95, "2": 5}
 
 
 def test_nothing_listed_is_a_first_version() -> None:
@@ -62,11 +95,13 @@ def test_nothing_listed_is_a_first_version() -> None:
     assert cluster.serving() == {"2": 100}
 
 
-def test_other_bytes_than_those_that_engines_list_have_proved_nothing() -> None:
+@pytest.mark.parametrize("noted", [True, False])
+def test_other_bytes_than_those_that_engines_list_have_proved_nothing(noted: bool) -> None:
     cluster = Cluster(spec("1", "2", active="1", rollout=rules()))
     cluster.settle()
     lose(cluster)
     old = f"adapter/1-{'0' * 12}"
+    cluster.noted = old if noted else ""
     for listing in cluster.engines.values():
         listing.clear()
         listing[old] = f"{MOUNT}/{old}"

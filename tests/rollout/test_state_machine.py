@@ -6,7 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from lorafleet.api.adapter import LoRAAdapterStatus, VersionPhase
 from lorafleet.api.reasons import Reason
-from lorafleet.rollout.observed import Failed, QueryResult
+from lorafleet.rollout.observed import Failed, Observed, QueryResult
 from tests.rollout.worlds import Cluster, fleet_view, spec
 
 NAMES = ("1", "2", "3", "4")
@@ -43,7 +43,8 @@ verbs = st.sampled_from(
 class AdapterLife(RuleBasedStateMachine):
     """One adapter; the cluster asserts by itself that nothing unpublished is loaded and nothing read is removed.
 
-    ``barred``: entries that were taken back and that nobody has retried since.
+    ``barred``: entries that were taken back and that nobody has retried since. ``proven``: served names that were
+    promoted.
     """
 
     def __init__(self) -> None:
@@ -54,6 +55,7 @@ class AdapterLife(RuleBasedStateMachine):
         self.split: list[dict[str, object]] = []
         self.names: tuple[list[str], str] = (["1"], "1")
         self.barred: set[tuple[str, str]] = set()
+        self.proven: set[str] = set()
         self.things_settle()
         self.names = (list(NAMES), "1")
         self.change_rollout({"steps": [{"weight": 5, "pause": "10s"}, {"weight": 50, "pause": {}}]})
@@ -190,6 +192,7 @@ class AdapterLife(RuleBasedStateMachine):
                 assert probed and probed.passed >= len(cluster.usable()), "a first request before the probe"
         self._what_is_paused_stays(before, after)
         self._stable_moves_only_by_promotion_or_rollback(before, after)
+        self._a_lost_status_proves_nothing(before, after, observed)
         self._what_was_taken_back_stays_so(weights)
         if cluster.action and not cluster.spec.suspend:
             assert after.last_handled_action == cluster.action
@@ -237,6 +240,20 @@ class AdapterLife(RuleBasedStateMachine):
             ("Served", after.stable_version),
         }
         assert told & moved or ("RolledBack", before.stable_version) in told, told
+
+    def _a_lost_status_proves_nothing(
+        self, before: LoRAAdapterStatus, after: LoRAAdapterStatus, observed: Observed
+    ) -> None:
+        """What is stable once it was made anew, without a promotion, was so before."""
+        known = {version.name: version.served_name for version in after.versions}
+        stable = known.get(after.stable_version or "")
+        if stable is None:
+            return
+        made_anew = not before.versions and not before.stable_version and observed.listed
+        noted = observed.noted.removeprefix("adapter/").rpartition("-")[0]
+        if made_anew and noted in {entry.name for entry in self.cluster.spec.versions}:
+            assert stable in self.proven, "taken for stable, and never promoted"
+        self.proven.add(stable)
 
     def _what_was_taken_back_stays_so(self, weights: dict[str, int]) -> None:
         cluster = self.cluster

@@ -94,6 +94,8 @@ class Cluster:
     digests: dict[str, str] = field(default_factory=dict)
     """Of versions whose source has other bytes than at first."""
     action: str = ""
+    noted: str = ""
+    """The stable version's served name, in the metadata."""
     turn: str = ""
     mute: set[str] = field(default_factory=set)
     """Versions that no engine has answered for yet."""
@@ -163,6 +165,7 @@ class Cluster:
             routers=self.routers,
             queries=dict(self.values),
             listed=self.listed(),
+            noted=self.noted,
         )
 
     def listed(self) -> dict[str, int]:
@@ -183,6 +186,8 @@ class Cluster:
         """One decision, written."""
         plan = decide(self.observe())
         self.status = plan.status
+        stable = next((one for one in plan.status.versions if one.name == plan.status.stable_version), None)
+        self.noted = (stable and stable.served_name) or self.noted
         self.published.clear()
         self.removed.clear()
         self.last = plan

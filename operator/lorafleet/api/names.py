@@ -17,6 +17,8 @@ CATEGORY = "lorafleet"
 FIELD_MANAGER = "lorafleet"
 FINALIZER = f"{GROUP}/cleanup"
 ACTION_ANNOTATION = f"{GROUP}/action"
+STABLE_ANNOTATION = f"{GROUP}/stable"
+"""On adapters, by the operator: the served name of the stable version, for when a status is lost."""
 
 FLEET_LABEL = f"{GROUP}/fleet"
 ROUTER_LABEL = f"{GROUP}/router"

@@ -82,6 +82,7 @@ def observe(state: FleetState, adapter: Adapter, now: datetime) -> tuple[Observe
         queries=state.queries.get(adapter.name, {}),
         turn=turn(state, adapter) if _begins(adapter) else "",
         listed=listed(state, adapter),
+        noted=adapter.noted,
         damage=damage(state, served),
     )
     return observed, used
@@ -173,6 +174,9 @@ class AdapterReconciler:
             self._probe(state, adapter, plan)
         if plan.statistics is not None or plan.queries or adapter.name in state.asks:
             self._measure(state, adapter, plan)
+        stable = next((one.served_name for one in plan.status.versions if one.name == plan.status.stable_version), None)
+        if stable and stable != adapter.noted and not plan.release:
+            await self._writer.note(adapter, stable)
         if plan.release:
             await self._release(state, adapter, plan)
             return None

@@ -15,7 +15,7 @@ from lorafleet.api.adapter import LoRAAdapterSpec, LoRAAdapterStatus
 from lorafleet.api.fleet import SpecialistFleetSpec
 from lorafleet.api.fleetstatus import SpecialistFleetStatus
 from lorafleet.api.model import ApiModel, moment
-from lorafleet.api.names import ACTION_ANNOTATION, FINALIZER
+from lorafleet.api.names import ACTION_ANNOTATION, FINALIZER, STABLE_ANNOTATION
 
 SpecT = TypeVar("SpecT", bound=ApiModel)
 StatusT = TypeVar("StatusT", bound=ApiModel)
@@ -25,7 +25,7 @@ Ref = tuple[str, str]
 
 @dataclass
 class Tracked(Generic[SpecT, StatusT]):
-    """One object of ours."""
+    """One object of ours. ``noted``: the served name that its metadata says is stable."""
 
     namespace: str
     name: str
@@ -41,6 +41,7 @@ class Tracked(Generic[SpecT, StatusT]):
     spec_error: str
     status: StatusT
     labels: Mapping[str, str] = field(default_factory=dict)
+    noted: str = ""
     written: dict[str, Any] = field(default_factory=dict)
 
     def after(self, before: "Tracked[SpecT, StatusT] | None") -> bool:
@@ -55,7 +56,7 @@ class Tracked(Generic[SpecT, StatusT]):
             return False
         if self.seen < before.version:
             self.status, self.written, self.version = before.status, before.written, before.version
-        same = ("generation", "deleting_since", "finalizers", "action", "labels", "written")
+        same = ("generation", "deleting_since", "finalizers", "action", "labels", "noted", "written")
         new = any(getattr(self, name) != getattr(before, name) for name in same)
         if not new:
             before.seen, before.version = self.seen, max(self.version, before.version)
@@ -88,6 +89,7 @@ def _parser(
 ) -> Callable[[dict[str, Any]], Tracked[SpecT, StatusT]]:
     def parse(raw: dict[str, Any]) -> Tracked[SpecT, StatusT]:
         meta = raw["metadata"]
+        annotations = meta.get("annotations") or {}
         spec: SpecT | None = None
         spec_error = ""
         try:
@@ -110,11 +112,12 @@ def _parser(
             version=int(meta["resourceVersion"]),
             deleting_since=moment(deleted) if deleted else None,
             finalizers=tuple(meta.get("finalizers") or ()),
-            action=str((meta.get("annotations") or {}).get(ACTION_ANNOTATION, "")),
+            action=str(annotations.get(ACTION_ANNOTATION, "")),
             spec=spec,
             spec_error=spec_error,
             status=status,
             labels=dict(meta.get("labels") or {}),
+            noted=str(annotations.get(STABLE_ANNOTATION, "")),
             written=written,
         )
 

@@ -13,7 +13,15 @@ from lorafleet.api.adapter import LoRAAdapterStatus
 from lorafleet.api.conditions import Condition, ConditionType, transitions
 from lorafleet.api.fleetstatus import SpecialistFleetStatus
 from lorafleet.api.model import timestamp
-from lorafleet.api.names import ADAPTER_KIND, ADAPTER_PLURAL, API_VERSION, FINALIZER, FLEET_KIND, FLEET_PLURAL
+from lorafleet.api.names import (
+    ADAPTER_KIND,
+    ADAPTER_PLURAL,
+    API_VERSION,
+    FINALIZER,
+    FLEET_KIND,
+    FLEET_PLURAL,
+    STABLE_ANNOTATION,
+)
 from lorafleet.controller.happened import aborted, happened, promotions
 from lorafleet.controller.metrics import ABORTS, PROMOTIONS, STATUS_WRITES, WEIGHT
 from lorafleet.controller.objects import Adapter, Fleet
@@ -102,27 +110,32 @@ class Writer:
 
     async def hold(self, tracked: Adapter | Fleet) -> None:
         """Puts our finalizer on an object."""
-        await self._finalizers(tracked, [FINALIZER])
+        await self._metadata(tracked, [FINALIZER], tracked.noted)
+
+    async def note(self, adapter: Adapter, served: str) -> None:
+        """Notes the stable version where it is not lost with the status."""
+        await self._metadata(adapter, [FINALIZER], served)
 
     async def release(self, tracked: Adapter | Fleet) -> None:
         """Takes our finalizer off an object."""
         last = set(tracked.finalizers) <= {FINALIZER}
-        await self._finalizers(tracked, [])
+        await self._metadata(tracked, [], "")
         if last and isinstance(tracked.status, LoRAAdapterStatus):
             # It is gone with our finalizer; its last event may have been missed.
             self._world.drop_adapter(tracked.ref, tracked.uid)
 
-    async def _finalizers(self, tracked: Adapter | Fleet, finalizers: list[str]) -> None:
+    async def _metadata(self, tracked: Adapter | Fleet, finalizers: list[str], noted: str) -> None:
+        """All that is ours of an object's metadata: what an apply leaves out, it takes away."""
         kind, plural = _kind(tracked)
         body = _body(kind, tracked)
-        body["metadata"]["finalizers"] = finalizers
+        body["metadata"] |= {"finalizers": finalizers, "annotations": {STABLE_ANNOTATION: noted} if noted else {}}
         try:
             await self._kube.apply(path(API_VERSION, plural, tracked.namespace, tracked.name), body)
         except KubeError as error:
             if error.not_found or error.conflict:
                 return
-            raise Retry(f"finalizer of {kind} {tracked.name} not changed: {error}") from error
-        tracked.finalizers = tuple(finalizers)
+            raise Retry(f"metadata of {kind} {tracked.name} not changed: {error}") from error
+        tracked.finalizers, tracked.noted = tuple(finalizers), noted
 
     def _emit(
         self, kind: str, tracked: Adapter | Fleet, old: tuple[Condition, ...], new: tuple[Condition, ...]

@@ -17,7 +17,12 @@ def recovered(observed: Observed) -> LoRAAdapterStatus:
     served = _listed(observed, spec)
     if not served:
         return status
-    stable = _stable(spec, tuple(served))
+    noted = _version(observed, observed.noted)
+    if any(entry.name == noted for entry in spec.versions):
+        stable = noted
+        served[stable] = observed.noted
+    else:
+        stable = _stable(spec, tuple(served))
     versions = tuple(
         VersionStatus(
             name=entry.name,
@@ -42,12 +47,15 @@ def _listed(observed: Observed, spec: LoRAAdapterSpec) -> dict[str, str]:
     """Served names by version, in the order of the spec; of two of one version, the one on more engines."""
     found: dict[str, str] = {}
     for name in sorted(observed.listed, key=lambda name: (observed.listed[name], name)):
-        version = name.removeprefix(f"{observed.name}/").rpartition("-")[0]
-        found[version] = name
+        found[_version(observed, name)] = name
     return {entry.name: found[entry.name] for entry in spec.versions if entry.name in found}
 
 
+def _version(observed: Observed, served: str) -> str:
+    return served.removeprefix(f"{observed.name}/").rpartition("-")[0]
+
+
 def _stable(spec: LoRAAdapterSpec, names: tuple[str, ...]) -> str:
-    """The latest that is not the one on its way; the only one, if there is just one."""
+    """Where none was noted: the latest that is not the one on its way; the only one, if there is just one."""
     others = [name for name in names if name != spec.active]
     return others[-1] if others else names[-1]

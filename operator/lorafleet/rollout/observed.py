@@ -150,6 +150,8 @@ class Observed:
     """Why a rollout may not begin yet, in a sentence: others come first. Empty: it may."""
     listed: Mapping[str, int] = field(default_factory=dict)
     """Served names of this adapter that usable engines list, and how many do; also ones that no status names."""
+    noted: str = ""
+    """The served name of the stable version as it was noted beside the status; empty before there was one."""
     damage: Mapping[str, str] = field(default_factory=dict)
     """What is known of served names whose files are not what was published."""
 
