@@ -1,6 +1,7 @@
 """What all tests share: one real control plane per run, and a namespace per test."""
 
 import itertools
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import hypothesis  # noqa: F401  (imported late by its pytest plugin, it trips over a bug of Python 3.11's ast module)
@@ -9,6 +10,9 @@ import pytest
 from tests.harness import plane as planes
 
 _numbers = itertools.count(1)
+
+# Whoever runs the tests in the background of a shell has Ctrl-C ignored, also in all that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -156,7 +156,7 @@ async def test_watching_prints_a_line_for_each_change_until_interrupted(shell: S
     await write(shell.plane, shell.namespace, objects.live(objects.waiting(), shell.namespace))
     await until("the change", lambda: "3/3 Paused: WaitingForPromotion" in log.read_text())
     watch.send_signal(signal.SIGINT)
-    assert await watch.wait() == 0
+    assert await asyncio.wait_for(watch.wait(), 30) == 0
     assert len(log.read_text().splitlines()) == 2
 
 
@@ -180,7 +180,7 @@ async def test_watching_on_a_terminal_redraws_the_picture(shell: Shell) -> None:
         await write(shell.plane, shell.namespace, objects.live(objects.waiting(), shell.namespace))
         await until("the change", lambda: seen("Paused: WaitingForPromotion"))
         watch.send_signal(signal.SIGINT)
-        assert await watch.wait() == 0
+        assert await asyncio.wait_for(watch.wait(), 30) == 0
     finally:
         os.close(ours)
         os.close(theirs)
@@ -196,7 +196,7 @@ async def test_watching_ends_when_the_object_is_deleted(shell: Shell) -> None:
         )  # fmt: skip
     await until("the first document", lambda: "\n" in log.read_text())
     await shell.plane.kube.delete(path(API_VERSION, ADAPTER_PLURAL, shell.namespace, "python-lora"))
-    assert await watch.wait() == 1
+    assert await asyncio.wait_for(watch.wait(), 30) == 1
     first, last = log.read_text().splitlines()
     assert json.loads(first)["target"] == "1.2.0"
     assert last == f"error: python-lora in namespace {shell.namespace} was deleted"
