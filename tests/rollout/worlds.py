@@ -96,6 +96,8 @@ class Cluster:
     action: str = ""
     noted: str = ""
     """The stable version's served name, in the metadata."""
+    proven: set[str] = field(default_factory=set)
+    """All that were stable otherwise than by a lost status that was made anew."""
     turn: str = ""
     mute: set[str] = field(default_factory=set)
     """Versions that no engine has answered for yet."""
@@ -185,9 +187,11 @@ class Cluster:
     def reconcile(self) -> Plan:
         """One decision, written."""
         plan = decide(self.observe())
+        lost = not self.status.versions and not self.status.stable_version
         self.status = plan.status
         stable = next((one for one in plan.status.versions if one.name == plan.status.stable_version), None)
         self.noted = (stable and stable.served_name) or self.noted
+        self.proven |= set() if lost else {self.noted}
         self.published.clear()
         self.removed.clear()
         self.last = plan
