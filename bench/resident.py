@@ -24,11 +24,10 @@ def resident(size: int) -> Iterator[None]:
     """
     command = [sys.executable, "-m", "bench.resident", str(size)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdin is not None and holder.stdout is not None
+        assert holder.stdout is not None
         if not holder.stdout.readline():
             raise RuntimeError(f"{size} bytes of memory could not be taken; make room, or measure with --quick")
         yield
-        holder.stdin.close()
 
 
 def main() -> None:

@@ -161,7 +161,7 @@ def _known(word: str, known: Sequence[str]) -> str:
 
 
 @asynccontextmanager
-async def connected(asked: Asked = Asked()) -> AsyncIterator[Cluster]:
+async def connected(asked: Asked) -> AsyncIterator[Cluster]:
     """The cluster of the user's kubeconfig, else of the pod that this runs in. Raises Ended."""
     for name in ("kubernetes", "asyncio"):
         # They say on standard error what may hold a credential, and what the texts here say better.
@@ -189,7 +189,7 @@ async def connected(asked: Asked = Asked()) -> AsyncIterator[Cluster]:
         await kube.close()
 
 
-def _kubeconfigs(typed: str | None = None) -> list[Path]:
+def _kubeconfigs(typed: str | None) -> list[Path]:
     """The kubeconfig files that exist: the one that was typed, those of KUBECONFIG, or the one in the home folder."""
     if typed is not None:
         return [file] if typed and (file := Path(typed).expanduser()).exists() else []
@@ -197,7 +197,7 @@ def _kubeconfigs(typed: str | None = None) -> list[Path]:
     return [file for part in named.split(os.pathsep) if part and (file := Path(part).expanduser()).exists()]
 
 
-def known_contexts(typed: str | None = None) -> list[str]:
+def known_contexts(typed: str | None) -> list[str]:
     """The names of all contexts of the usual kubeconfig, or of the one that was typed. Raises Ended."""
     return [str(entry.get("name")) for file in _kubeconfigs(typed) for entry in _parsed(file).get("contexts") or ()]
 

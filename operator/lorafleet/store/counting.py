@@ -37,7 +37,7 @@ class BadHead(Exception):
 class Counted:
     """What was received of a file. ``look`` sees all of it, too."""
 
-    def __init__(self, file: SourceFile, limits: Limits, look: Callable[[Chunk], None] = lambda _: None) -> None:
+    def __init__(self, file: SourceFile, limits: Limits, look: Callable[[Chunk], None] | None) -> None:
         self._file = file
         self._limits = limits
         self._look = look
@@ -61,7 +61,8 @@ class Counted:
         self._hash.update(chunk)
         if self._other is not None:
             self._other.update(chunk)
-        self._look(chunk)
+        if self._look is not None:
+            self._look(chunk)
         return Piece(chunk, self.done, self._hash.copy())
 
     def finish(self) -> FileDigest:
@@ -95,21 +96,17 @@ class Written:
     """How much of a file is written."""
 
     def __init__(self) -> None:
-        self._last: Piece | None = None
+        self.done = 0
+        self._hash = hashlib.sha256()
 
     def add(self, piece: Piece) -> None:
         """This piece is written."""
-        self._last = piece
-
-    @property
-    def done(self) -> int:
-        """Bytes."""
-        return 0 if self._last is None else self._last.done
+        self.done, self._hash = piece.done, piece.hash
 
     @property
     def sha256(self) -> str:
         """Of these bytes."""
-        return (hashlib.sha256() if self._last is None else self._last.hash).hexdigest()
+        return self._hash.hexdigest()
 
 
 def head_of(head: Head, counted: Counted) -> Iterator[Piece]:

@@ -213,7 +213,7 @@ class Transfer:
 
     def _write(self, file: SourceFile, part: str | None, head: Head | None) -> Received:
         arriving = _arriving(file)
-        counted, written = Counted(file, self._limits, *([arriving.add] if arriving else [])), Written()
+        counted, written = Counted(file, self._limits, arriving.add if arriving else None), Written()
         path = self._into.parts / part if part else self._into.tree / file.path
         try:
             with closing(self._stream(file, counted, head)) as found:
