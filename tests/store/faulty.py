@@ -2,13 +2,18 @@
 
 Every operation is a step, and so is every chunk that is written: half of it reaches the file before the fault. A
 process that was killed does nothing more, so after ``Killed`` each further operation raises it again.
+
+Signs of life come by the clock, from a thread of their own: they are no steps, or the chosen one would be another on a
+slow machine.
 """
 
+import errno
 import os
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from lorafleet.store.attempts import ALIVE_THREAD
 from lorafleet.store.fs import FOLDER_MODE, POSIX, Chunk
 
 
@@ -32,6 +37,10 @@ class FaultyFileSystem:
         return len(self.steps) > self._at
 
     def _step(self, name: str) -> None:
+        if threading.current_thread().name == ALIVE_THREAD:
+            if self._dead:
+                raise OSError(errno.EIO, "the process is dead")
+            return
         if self._dead:
             raise Killed
         with self._lock:

@@ -35,7 +35,10 @@ def _all_served_are_whole(volume: Volume) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_no_step_of_publishing_leaves_a_partial_version(tmp_path: Path, fault: int | None) -> None:
+def test_no_step_of_publishing_leaves_a_partial_version(
+    tmp_path: Path, fault: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "_ALIVE_SECONDS", 0.001)
     steps = _steps(tmp_path)
     assert steps > 20
     for at in range(steps):

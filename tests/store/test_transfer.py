@@ -1,5 +1,6 @@
 """Fetching over a bad line: gone on with, checked, bounded, ended."""
 
+import errno
 import hashlib
 import os
 import threading
@@ -209,6 +210,30 @@ def test_an_attempt_that_waits_shows_that_it_is_alive(
     remote.meddle = lambda name, at: seen.wait(20)
     volume.publish(source=remote)
     assert seen.is_set()
+    assert not volume.leftovers()
+
+
+def test_a_sign_of_life_that_could_not_be_removed_is_not_the_last(
+    volume: Volume, remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "_ALIVE_SECONDS", 0.001)
+    failed, again = threading.Event(), threading.Event()
+    real = os.rmdir
+
+    def rmdir(path: Any, *args: Any, **more: Any) -> None:
+        if Path(path).name == "alive" and not failed.is_set():
+            failed.set()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(path, *args, **more)
+        if Path(path).name == "alive":
+            again.set()
+
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    waited: list[bool] = []
+    remote.meddle = lambda name, at: waited.append(again.wait(20))
+    volume.publish(source=remote)
+    assert failed.is_set()
+    assert all(waited)
     assert not volume.leftovers()
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 ABANDONED_SECONDS = 5.0
 """An attempt shows a sign of life more often than that; without one for so long it is taken over."""
 _ALIVE_SECONDS = 1.0
+ALIVE_THREAD = "lorafleet-alive"
+"""The name of the thread that shows signs of life."""
 _UUID = re.compile(r"[0-9a-f]{32}")
 _MARK = re.compile(r"(?P<part>[0-9a-f]{64})\.(?P<size>[0-9]{1,15})\.(?P<sha256>[0-9a-f]{64})")
 _PART = re.compile(r"[0-9a-f]{64}")
@@ -183,7 +185,7 @@ class _Signs:
         with self._lock:
             self._living[id(one)] = one
             if not self._runs:
-                threading.Thread(target=self._run, name="lorafleet-alive", daemon=True).start()
+                threading.Thread(target=self._run, name=ALIVE_THREAD, daemon=True).start()
                 self._runs = True
         try:
             yield
@@ -205,10 +207,13 @@ class _Signs:
     def _sign(self) -> bool:
         """False when nobody is left, and so this thread is to end."""
         with self._lock:
-            for one in self._living.values():
+            # Whoever ends does not wait for a volume that hangs, and then changes this meanwhile.
+            for one in list(self._living.values()):
                 sign = one.folder / "alive"
                 with suppress(OSError):
-                    one.fs.make_folder(sign)
+                    # One that could not be removed the last time is removed now, which is a sign as well.
+                    with suppress(FileExistsError):
+                        one.fs.make_folder(sign)
                     one.fs.remove_folder(sign)
             self._runs = bool(self._living)
             return self._runs
