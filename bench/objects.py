@@ -91,7 +91,7 @@ async def _restart(one: Stage, adapters: int) -> Restart:
     return found
 
 
-async def _size(base: Ground, adapters: int, engines: int) -> Size:
+async def _size(base: Ground, adapters: int, engines: int, times: int) -> Size:
     async with stage(base, f"objects-{adapters}", engines) as one:
         empty = await _baseline(one)
         await one.adapters(f"a{number:04d}" for number in range(adapters))
@@ -106,7 +106,7 @@ async def _size(base: Ground, adapters: int, engines: int) -> Size:
             pid = replica.process.pid
             converge_cpu, resident = cpu_seconds(pid), resident_mib(pid)
         loads = sum(report["counts"]["/v1/load_lora_adapter"] for report in await one.engines.reports())
-        restarts = [await _restart(one, adapters) for _ in range(RESTARTS)]
+        restarts = [await _restart(one, adapters) for _ in range(times)]
         again = sum(report["counts"]["/v1/load_lora_adapter"] for report in await one.engines.reports()) - loads
     size = Size(
         adapters=adapters,
@@ -129,9 +129,9 @@ async def _size(base: Ground, adapters: int, engines: int) -> Size:
 
 async def measure(quick: bool) -> Figure:
     """Runs it."""
-    counts, engines = ((5, 10, 20), 2) if quick else ((500, 1000, 2000), 20)
+    counts, engines, times = ((5, 10, 20), 2, 1) if quick else ((500, 1000, 2000), 20, RESTARTS)
     async with ground() as base:
-        sizes = [await _size(base, count, engines) for count in counts]
+        sizes = [await _size(base, count, engines, times) for count in counts]
     exponents = {
         "memory": exponent(counts, [size.resident_mib - size.base_mib for size in sizes]),
         "converge": exponent(counts, [size.converge_s for size in sizes]),

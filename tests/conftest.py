@@ -4,12 +4,16 @@ import itertools
 import signal
 from collections.abc import AsyncIterator, Iterator
 
-import hypothesis  # noqa: F401  (imported late by its pytest plugin, it trips over a bug of Python 3.11's ast module)
+import hypothesis  # imported late by its pytest plugin, it trips over a bug of Python 3.11's ast module
 import pytest
 
 from tests.harness import plane as planes
 
 _numbers = itertools.count(1)
+
+# Machines are noisy: how long it takes to make an example is no test's business. CI takes Hypothesis' profile `ci`.
+hypothesis.settings.register_profile("noisy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("noisy")
 
 # Whoever runs the tests in the background of a shell has Ctrl-C ignored, also in all that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
@@ -23,7 +23,7 @@ ENTRIES, BODY = layout(DRAFT.tensors)
 HEADER = json.dumps({"__metadata__": {"format": "pt"}, **ENTRIES}).encode()
 FLEET = Expectations((BASE.name,), 16, "0.32.0", base_config=BASE.config)
 UNKNOWN_BASE = Expectations((BASE.name,), None, "0.32.0")
-MANY = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MANY = settings(max_examples=400)
 
 # Pieces that a reader of JSON may trip over, put anywhere.
 _PIECES = st.sampled_from(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lorafleet.api.names import served_name
@@ -145,7 +145,6 @@ class Crowd:
 steps = st.lists(st.tuples(st.sampled_from(["join", "act", "switch", "delete"]), st.integers(0, 7)), max_size=40)
 
 
-@settings(deadline=None)
 @given(limit=st.integers(2, 6), history=steps)
 def test_places_are_never_given_twice_and_the_oldest_get_them(limit: int, history: list[tuple[str, int]]) -> None:
     crowd = Crowd(limit)

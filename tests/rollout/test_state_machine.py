@@ -350,4 +350,4 @@ class AdapterLife(RuleBasedStateMachine):
 
 
 TestAdapterLife = AdapterLife.TestCase
-TestAdapterLife.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestAdapterLife.settings = settings(max_examples=200, stateful_step_count=50)

@@ -95,7 +95,7 @@ KEYS = st.sampled_from(["model", "user", "messages", "modèle", "Model", "a\\", 
     indent=st.sampled_from([None, 0, 2]),
     ascii_only=st.booleans(),
 )
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_object_is_read_as_pythons_parser_reads_it(
     shared: tuple[asyncio.AbstractEventLoop, Router, Engine],
     fields: list[tuple[str, Any]],

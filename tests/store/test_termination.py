@@ -34,7 +34,7 @@ _BAD = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(_GOOD | _BAD, max_size=30).map(tuple) | st.lists(_BAD, max_size=SURE_ITEMS).map(tuple))
 def test_results_always_fit_and_keep_their_facts(results: tuple[ItemResult, ...]) -> None:
     data = encode(SyncReport(results=results))
@@ -77,7 +77,7 @@ def test_a_full_plan_of_usual_adapters_fits_with_all_that_a_status_needs() -> No
 
 
 @given(st.lists(st.text("0123456789abcdef/-", min_size=30, max_size=256), min_size=40, max_size=40))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_what_cannot_fit_loses_whole_results_and_no_facts(pins: list[str]) -> None:
     results = tuple(_usual(i).model_copy(update={"pin": pin, "served_name": None}) for i, pin in enumerate(pins))
     data = encode(SyncReport(results=results))
@@ -122,7 +122,6 @@ def test_messages_are_cut_before_modules() -> None:
     assert (found.results[1].message or "").endswith("…")
 
 
-@settings(deadline=None)
 @given(st.text(st.characters()))
 def test_any_text_of_an_error_fits(text: str) -> None:
     data = encode(SyncReport(error=text * 5000))
