@@ -122,7 +122,7 @@ async def test_the_earliest_of_several_times_counts(queue: WorkQueue, work: Work
     queue.add(KEY, after=3600)
     queue.add(KEY, after=0.01)
     queue.add(KEY, after=7200)
-    await asyncio.wait_for(work.done.wait(), 2)
+    await asyncio.wait_for(work.done.wait(), 20)
     assert work.seen == [KEY]
 
 
@@ -140,7 +140,7 @@ async def test_what_takes_too_long_is_ended_and_tried_again(work: Work) -> None:
     queue = WorkQueue({"a": Lane(work, workers=1, deadline=0.05)})
     work.gate.clear()
     queue.add(KEY)
-    await asyncio.wait_for(work.done.wait(), 2)
+    await asyncio.wait_for(work.done.wait(), 20)
     assert not work.running
     assert queue.stuck() == []
     await queue.close()

@@ -85,7 +85,7 @@ async def test_each_event_of_a_stream_comes_at_once_with_the_name(tmp_path: Path
         for number in range(3):
             stream.step(f'data: {{"id":"{number}","model":"{V1}","choices":[]}}\n\n'.encode())
             answer = await asking
-            event = await asyncio.wait_for(answer.content.readuntil(b"\n\n"), 5)
+            event = await asyncio.wait_for(answer.content.readuntil(b"\n\n"), 20)
             assert event == f'data: {{"id":"{number}","model":"python","choices":[]}}\n\n'.encode()
         stream.step(b"data: [DONE]\n\n")
         stream.end()
@@ -105,10 +105,10 @@ async def test_a_name_in_two_pieces_is_found(tmp_path: Path) -> None:
             answer = await asking
             # The first byte is no part of the name and never held back: once it is here, the piece has been through.
             while len(got) == len(expected) * (cut - 1):
-                got += await asyncio.wait_for(answer.content.readany(), 5)
+                got += await asyncio.wait_for(answer.content.readany(), 20)
             stream.step(whole[cut:])
             while len(got) < len(expected) * cut:
-                got += await asyncio.wait_for(answer.content.readany(), 5)
+                got += await asyncio.wait_for(answer.content.readany(), 20)
         stream.end()
         got += await answer.read()
     assert got == expected * (len(whole) - 1)

@@ -121,15 +121,15 @@ async def test_large_tables_follow_each_other_slowly_and_the_first_after_a_rest_
     world.fill()
     await taken(world, "100")
     size = len((world.folder / "routes.json").read_bytes())
-    monkeypatch.setattr(keepers, "PACE", size / 0.5)
+    monkeypatch.setattr(keepers, "PACE", size / 2.0)
     begin = time.monotonic()
     world.put(v1=60, v2=40)
     await taken(world, "60,40")
-    assert time.monotonic() - begin < 0.4
+    assert time.monotonic() - begin < 1.5
     world.put(v1=50, v2=50)
     world.put(v1=40, v2=60)
     await taken(world, "40,60")
-    assert time.monotonic() - begin >= 0.5
+    assert time.monotonic() - begin >= 2.0
     assert world.renders == ["100", "60,40", "40,60"]
 
 

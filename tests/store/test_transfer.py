@@ -330,9 +330,9 @@ def test_a_stop_ends_all_threads_and_keeps_what_was_fetched(volume: Volume, remo
     before = time.monotonic()
     with pytest.raises(Enough):
         volume.publish(source=remote, progress=progress)
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 15
     release.set()
-    end = time.monotonic() + 5
+    end = time.monotonic() + 20
     while any(thread.name.startswith("lorafleet") for thread in threading.enumerate()):
         assert time.monotonic() < end
         time.sleep(0.01)
