@@ -9,7 +9,19 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from lorafleet.api.reasons import Reason
-from lorafleet.cli import durations, explain, fleetpicture, history, listing, matrix, picture, seen, summary
+from lorafleet.cli import (
+    durations,
+    explain,
+    explanation,
+    fleetexplain,
+    fleetpicture,
+    history,
+    listing,
+    matrix,
+    picture,
+    seen,
+    summary,
+)
 from lorafleet.cli.matrix import Cell
 from lorafleet.cli.sentences import WORDS
 from lorafleet.cli.terminal import put
@@ -182,7 +194,7 @@ AT                   AGE  VERSION  WHAT     MESSAGE
     )
 
 
-def explained(item: dict[str, Any]) -> explain.Explanation:
+def explained(item: dict[str, Any]) -> explanation.Explanation:
     return explain.explain(seen.adapter(item), NOW, "lorafleet", " -n x")
 
 
@@ -232,6 +244,63 @@ def test_a_reason_of_a_later_release_is_named() -> None:
     found = explained(item)
     assert "This release of the command does not know the reason SomethingNew." in found.sentences
     assert found.said == ("as it is said",)
+
+
+def test_an_explanation_names_what_a_person_should_look_at_though_it_serves() -> None:
+    item = objects.serving()
+    checked = {"type": "Checked", "status": "False", "reason": "HasNoEffect", "message": "1.1.0: all of B is zero"}
+    item["status"]["conditions"].append(item["status"]["conditions"][0] | checked)
+    found = explained(item)
+    assert found.reasons == ("Serving", "HasNoEffect")
+    assert "The adapter changes nothing: the base model would answer the same." in found.sentences
+    assert found.said == ("1.1.0: all of B is zero",)
+
+
+def explained_fleet(item: dict[str, Any]) -> explanation.Explanation:
+    return fleetexplain.explain(seen.fleet(item), "lorafleet", " -n x")
+
+
+def test_an_explanation_of_a_healthy_fleet_asks_for_nothing() -> None:
+    found = explained_fleet(objects.fleet(objects.engine("vllm-0"), objects.engine("vllm-1")))
+    assert found.sentences == (
+        "2 of 2 engines of hi-moe can be used for its 4 adapters, of which one rolls out now.",
+        "Every engine can be used, and nothing is to be done.",
+    )
+    assert (found.reasons, found.said, found.moves) == (("EnginesHealthy",), (), ())
+    assert explanation.document(found)["fleet"] == "hi-moe"
+
+
+def test_an_explanation_of_a_fleet_says_what_each_ill_engine_has() -> None:
+    rank = {"ready": False, "reason": "LoRADisabled", "message": "engine vllm-1 was started without --enable-lora"}
+    hung = {"ready": False, "reason": "Hung", "message": "engine vllm-2 does not answer"}
+    engines = [objects.engine("vllm-0"), objects.engine("vllm-1", **rank), objects.engine("vllm-2", **hung)]
+    said = f"1 of 3 engines are usable; {rank['message']}"
+    found = explained_fleet(objects.fleet(*engines, conditions=objects.conditions("stalled", "EnginesUnhealthy", said)))
+    assert found.reasons == ("EnginesUnhealthy", "LoRADisabled", "Hung")
+    assert found.said == (said, "vllm-2: engine vllm-2 does not answer")
+    assert [move.command for move in found.moves] == ["lorafleet status fleet/hi-moe -n x", "kubectl get pods -n x"]
+
+
+def test_an_explanation_of_a_fleet_says_what_its_adapters_wait_for() -> None:
+    behind = objects.engine("vllm-1", loaded=3, wanted=5, catchingUp=True)
+    status = {
+        "memory": {"maxCpuLoras": 5, "wanted": 5},
+        "routers": 0,
+        "pendingRemovals": [{"servedName": "a/1-0123456789ab", "since": NOW.isoformat()}],
+    }
+    sentences = explained_fleet(objects.fleet(objects.engine("vllm-0"), behind, **status)).sentences
+    assert "vllm-1 is still loading (3 of 5) and gets no request until then." in sentences
+    assert "All 5 places of an engine are taken (--max-cpu-loras), so new versions wait." in sentences
+    assert any(each.startswith("No router answered") for each in sentences)
+    assert any(each.startswith("1 version of adapters that are gone") for each in sentences)
+
+
+@pytest.mark.parametrize("reason", sorted(WORDS))
+def test_no_command_about_a_fleet_is_about_an_adapter(reason: str) -> None:
+    item = objects.fleet(conditions=objects.conditions("stalled", reason, "as it is said"))
+    for move in explained_fleet(item).moves:
+        assert "{" not in move.command
+        assert "loraadapter " not in move.command
 
 
 def test_each_reason_has_a_sentence_and_no_word_that_is_none() -> None:
@@ -333,4 +402,4 @@ def test_texts_of_others_do_not_steer_the_terminal() -> None:
     item["status"]["actionMessage"] = "\x1b[2Jgone"
     item["status"]["conditions"][0]["message"] = "\x1b[2Jgone"
     assert "\x1b[2J" not in status(item)
-    assert "\x1b[2J" not in shown(*explain.page(explained(item)))
+    assert "\x1b[2J" not in shown(*explanation.page(explained(item)))

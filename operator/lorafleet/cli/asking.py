@@ -15,7 +15,7 @@ from typing import Any
 from rich.table import Table
 
 from lorafleet.api.names import ADAPTER_PLURAL, FLEET_PLURAL
-from lorafleet.cli import actions, explain, follow, history, listing, matrix, seen, summary
+from lorafleet.cli import actions, explain, explanation, fleetexplain, follow, history, listing, matrix, seen, summary
 from lorafleet.cli.cluster import WORDS, Asked, Cluster, connected
 from lorafleet.cli.outcome import Ended, Exit, cannot_ask, program
 from lorafleet.cli.terminal import console, document, put
@@ -137,15 +137,19 @@ async def status(cluster: Cluster, word: str, *, watch: bool, wait: bool, timeou
     return end
 
 
-async def explained(cluster: Cluster, name: str, form: str) -> Exit:
-    """An adapter in words."""
-    found = seen.adapter(await cluster.one(ADAPTER_PLURAL, name))
-    words = explain.explain(found, datetime.now(UTC), program(), cluster.place.options)
+async def explained(cluster: Cluster, word: str, form: str) -> Exit:
+    """An adapter or a fleet in words."""
+    plural, name = _one(word)
+    item, options = await cluster.one(plural, name), cluster.place.options
+    if plural == FLEET_PLURAL:
+        words = fleetexplain.explain(seen.fleet(item), program(), options)
+    else:
+        words = explain.explain(seen.adapter(item), datetime.now(UTC), program(), options)
     if form != "text":
-        sys.stdout.write(document(explain.document(words), form))
+        sys.stdout.write(document(explanation.document(words), form))
         return Exit.OK
     page = console(sys.stdout)
-    for part in explain.page(words):
+    for part in explanation.page(words):
         page.print(part, soft_wrap=not page.is_terminal)
     return Exit.OK
 

@@ -4,93 +4,27 @@ The words are those of ``sentences``; here is only which of them are true of an 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
-
-from rich.console import RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from lorafleet.api.conditions import ConditionType
 from lorafleet.cli.durations import length, percent, since
+from lorafleet.cli.explanation import Explanation, alone, explanation, stale, unchecked, words_of
 from lorafleet.cli.picture import over
 from lorafleet.cli.seen import Adapter, condition
-from lorafleet.cli.sentences import OPERATOR, WATCH, WORDS, Words
-from lorafleet.cli.terminal import printable
-
-_MOVES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """A command, and what it is for."""
-
-    command: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """An adapter in words. ``said``: what the operator says of each reason, in its own words."""
-
-    adapter: str
-    namespace: str
-    reasons: tuple[str, ...]
-    sentences: tuple[str, ...]
-    said: tuple[str, ...]
-    moves: tuple[Move, ...]
 
 
 def explain(found: Adapter, now: datetime, lorafleet: str, n: str) -> Explanation:
     """The adapter in words. ``lorafleet``: how the user calls the command; ``n``: the option for the namespace."""
     reasons = _reasons(found)
-    words = [WORDS.get(reason, _strange(reason)) for reason in reasons]
-    sentences = [_serving(found), *_way(found, now), *(one.sentence for one in (*words, *_stale(found)))]
-    names = {"adapter": found.name, "fleet": found.fleet, "lorafleet": lorafleet, "n": n}
-    commands = [one for each in (*words, *_stale(found)) for one in each.commands]
-    moves = {command.format_map(names): why for command, why in reversed(commands)}
-    return Explanation(
-        adapter=found.name,
-        namespace=found.identity.namespace,
+    return explanation(
+        "adapter",
+        found,
         reasons=reasons,
-        sentences=tuple(dict.fromkeys(sentences)),
+        where=(_serving(found), *_way(found, now)),
+        words=[*map(words_of, reasons), *stale(found)],
         said=_said(found),
-        moves=tuple(Move(command, why) for command, why in reversed(moves.items()))[:_MOVES],
+        names={"adapter": found.name, "fleet": found.fleet, "lorafleet": lorafleet, "n": n},
     )
-
-
-def page(found: Explanation) -> Iterator[RenderableType]:
-    """The explanation for a terminal."""
-    for sentence in found.sentences:
-        yield Text(printable(sentence))
-    if found.said:
-        yield Text()
-        yield Text("The operator says:", style="bold")
-        for text in found.said:
-            yield Text(f"  {printable(text)}")
-    if found.moves:
-        yield Text()
-        yield Text("Next:", style="bold")
-        made = Table(box=None, pad_edge=False, show_edge=False, show_header=False, padding=(0, 2, 0, 0))
-        made.add_column(style="cyan", no_wrap=True)
-        made.add_column(no_wrap=True)
-        for move in found.moves:
-            made.add_row(f"  {move.command}", move.why)
-        yield made
-
-
-def document(found: Explanation) -> dict[str, Any]:
-    """The explanation for programs."""
-    return {
-        "schemaVersion": 1,
-        "adapter": found.adapter,
-        "namespace": found.namespace,
-        "reasons": list(found.reasons),
-        "sentences": list(found.sentences),
-        "said": list(found.said),
-        "next": [{"command": move.command, "why": move.why} for move in found.moves],
-    }
 
 
 def _reasons(found: Adapter) -> tuple[str, ...]:
@@ -102,7 +36,7 @@ def _reasons(found: Adapter) -> tuple[str, ...]:
     told = list(dict.fromkeys(reason for reason in about if reason))
     if len(told) > 1 and told[-1] in ("RolloutProgressing", "Serving"):
         told.pop()
-    return tuple(told)
+    return (*told, *(one.reason for one in unchecked(found) if one.reason not in told))
 
 
 def _serving(found: Adapter) -> str:
@@ -149,20 +83,4 @@ def _said(found: Adapter) -> tuple[str, ...]:
     ready = condition(found, ConditionType.READY)
     if ready and ready.status != "True":
         texts.append(ready.message)
-    alone = dict.fromkeys(text for text in texts if not any(text in other for other in texts if other != text))
-    return tuple(text for text in alone if text)
-
-
-def _stale(found: Adapter) -> Iterator[Words]:
-    """Why what is known may be old or not all there is."""
-    if found.trouble:
-        yield Words(f"{found.trouble[0].upper()}{found.trouble[1:]}.")
-    ready = condition(found, ConditionType.READY)
-    if ready is None:
-        yield Words("The operator has said nothing of it yet.", (OPERATOR, WATCH))
-    elif ready.observed_generation < found.identity.generation:
-        yield Words("The spec has changed since the operator last looked at it.", (OPERATOR, WATCH))
-
-
-def _strange(reason: str) -> Words:
-    return Words(f"This release of the command does not know the reason {reason}.")
+    return alone([*texts, *(one.message for one in unchecked(found))])

@@ -59,6 +59,12 @@ _Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="The n
 _Adapter = Annotated[
     str, typer.Argument(metavar="ADAPTER", help="The adapter.", show_default=False, autocompletion=_names)
 ]
+_Either = Annotated[
+    str,
+    typer.Argument(
+        metavar="ADAPTER|fleet/NAME", help="The adapter or fleet.", show_default=False, autocompletion=_words
+    ),
+]
 _Adapters = Annotated[
     list[str] | None, typer.Argument(metavar="[ADAPTER]…", help="Adapters.", show_default=False, autocompletion=_names)
 ]
@@ -112,12 +118,7 @@ def get(
 
 
 def status(
-    adapter: Annotated[
-        str,
-        typer.Argument(
-            metavar="ADAPTER|fleet/NAME", help="The adapter or fleet.", show_default=False, autocompletion=_words
-        ),
-    ],
+    adapter: _Either,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Again at each change, until Ctrl-C.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it is Ready (0) or Stalled (1).")] = False,
     timeout: Annotated[float, typer.Option(min=0, help="How long to --wait, in seconds; exit code 3 then.")] = 300.0,
@@ -129,8 +130,8 @@ def status(
     return lambda cluster: asking.status(cluster, adapter, watch=watch, wait=wait, timeout=timeout, form=output)
 
 
-def explain(adapter: _Adapter, output: _Form = Form.TEXT) -> _Question:
-    """Say in words why an adapter is where it is, and what to do next."""
+def explain(adapter: _Either, output: _Form = Form.TEXT) -> _Question:
+    """Say in words why an adapter or a fleet is where it is, and what to do next."""
     from lorafleet.cli import asking
 
     return lambda cluster: asking.explained(cluster, adapter, output)
