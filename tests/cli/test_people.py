@@ -107,7 +107,8 @@ async def test_an_unknown_name_is_answered_with_near_ones(shell: Shell) -> None:
 async def test_documents_are_of_one_schema(shell: Shell) -> None:
     for words in (
         ["get"], ["status", "sql-lora"], ["status", "fleet/hi-moe"], ["explain", "sql-lora"],
-        ["explain", "fleet/hi-moe"], ["history", "sql-lora"], ["load-matrix", "hi-moe"], ["pause", "sql-lora", "--no-wait"],
+        ["explain", "fleet/hi-moe"], ["history", "sql-lora"], ["load-matrix", "hi-moe"],
+        ["pause", "sql-lora", "--no-wait"],
     ):  # fmt: skip
         as_json = await shell.document(*words)
         assert as_json["schemaVersion"] == 1
