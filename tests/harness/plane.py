@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -28,10 +29,12 @@ def start(name: str) -> str:
 
 
 def stop(name: str) -> None:
-    """Takes it down."""
+    """Takes it down; its logs go, too, as nothing has its name again."""
+    from e2e.cluster.paths import state_dir
     from e2e.cluster.seam import open_cluster
 
     open_cluster(name, control_plane_only=True).down()
+    shutil.rmtree(state_dir(name), ignore_errors=True)
 
 
 async def connect(kubeconfig: str) -> Kube:
