@@ -156,9 +156,12 @@ def test_routers_come_and_go_during_a_canary(world: World) -> None:
         asking.learn("1", served)
         canary(world, asking, "1", "2", rollout={"steps": WAITING})
         old = world.routers()
+        count = world.restarts(old[0])
         # Not Envoy, which goes on by the files that are there.
         world.kill_program(old[0], "/lorafleet router")
         asking.go_on()
+        # Of two routers one at a time: for a moment the kubelet takes the pod for ready all the same.
+        until("the container was started again", lambda: world.restarts(old[0]) == count + 1, 60)
         settled = ("rollout", "status", f"deployment/{FLEET}-router", "--timeout=120s")
         world.kubectl(*settled, deadline=130)
         world.kubectl("delete", "pod", old[1], "--wait=false")

@@ -283,9 +283,9 @@ class World:
             raise Failed(f"no process of {pod} has {words!r} in its command line")
         os.kill(min(found), signal.SIGKILL)
 
-    def restarts(self, engine: str, namespace: str = NAMESPACE) -> int:
-        """How often an engine's container was started again."""
-        statuses = self.pod(engine, namespace)["status"].get("containerStatuses") or [{}]
+    def restarts(self, pod: str, namespace: str = NAMESPACE) -> int:
+        """How often the container of an engine or a router was started again."""
+        statuses = self.pod(pod, namespace)["status"].get("containerStatuses") or [{}]
         return int(statuses[0].get("restartCount", 0))
 
     def processes(self, pod: str, namespace: str = NAMESPACE) -> list[int]:
