@@ -116,6 +116,13 @@ async def test_documents_are_of_one_schema(shell: Shell) -> None:
         assert as_yaml.keys() == as_json.keys()
 
 
+async def test_a_command_to_copy_is_whole_on_a_narrow_page(shell: Shell) -> None:
+    for word in ("python-lora", "fleet/hi-moe"):
+        lines = (await shell("explain", word, COLUMNS="30")).out.splitlines()
+        for move in (await shell.document("explain", word))["next"]:
+            assert any(f"  {move['command']}  " in line and line.endswith(move["why"]) for line in lines), lines
+
+
 async def test_status_shows_a_rollout(shell: Shell) -> None:
     answer = await shell("status", "python-lora")
     assert answer.code == 0

@@ -149,8 +149,8 @@ async def explained(cluster: Cluster, word: str, form: str) -> Exit:
         sys.stdout.write(document(explanation.document(words), form))
         return Exit.OK
     page = console(sys.stdout)
-    for part in explanation.page(words):
-        page.print(part, soft_wrap=not page.is_terminal)
+    for line in explanation.page(words):
+        page.print(line, soft_wrap=bool(line.no_wrap) or not page.is_terminal)
     return Exit.OK
 
 

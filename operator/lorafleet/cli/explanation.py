@@ -4,8 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from lorafleet.api.conditions import Condition, ConditionType
@@ -91,8 +89,8 @@ def alone(texts: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def page(found: Explanation) -> Iterator[RenderableType]:
-    """The explanation for a terminal."""
+def page(found: Explanation) -> Iterator[Text]:
+    """The explanation for a terminal; lines with ``no_wrap`` are never broken."""
     for sentence in found.sentences:
         yield Text(printable(sentence))
     if found.said:
@@ -103,12 +101,12 @@ def page(found: Explanation) -> Iterator[RenderableType]:
     if found.moves:
         yield Text()
         yield Text("Next:", style="bold")
-        made = Table(box=None, pad_edge=False, show_edge=False, show_header=False, padding=(0, 2, 0, 0))
-        made.add_column(style="cyan", no_wrap=True)
-        made.add_column(no_wrap=True)
+        longest = max(len(move.command) for move in found.moves)
         for move in found.moves:
-            made.add_row(f"  {move.command}", move.why)
-        yield made
+            # Not folded: it is there to be copied.
+            yield Text.assemble(
+                "  ", (move.command, "cyan"), " " * (longest - len(move.command)), "  ", move.why, no_wrap=True
+            )
 
 
 def document(found: Explanation) -> dict[str, Any]:
