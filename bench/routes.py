@@ -1,7 +1,8 @@
 """Routing tables of 10, 1,000 and 10,000 adapters, two versions each, on 200 engine addresses: all in one run.
 
-Requests a second: wrk over 64 connections, chat requests for up to 1,000 of the adapters in turn, an Envoy per size,
-all of them warm, in rounds. The figure is the median at the smallest size over that at the largest.
+Requests a second: wrk over 64 connections, 1,000 different chat requests in turn for as many of the adapters as there
+are, an Envoy per size, all of them warm, in rounds. The figure is the median at the smallest size over that at the
+largest.
 
 A change of weights: one adapter goes from one version to the other and back while 16 clients ask for it; from just
 before the files are made of the table to the end of the last answer by the old version. Beside it: requests for
@@ -31,6 +32,12 @@ BOUND = 1 / 0.9
 IN_FORCE = {10: 0.2, 100: 0.2, 1_000: 0.2, 10_000: 1.0}
 ENGINES = 200
 ASKERS = 16
+BODIES = 1_000
+
+
+def _asked(number: int, adapters: int) -> str:
+    """One of the requests: as many different ones at each size, so that the client has the same work."""
+    return body(f"adapter-{number % adapters:05d}").replace("x * 2", f"x * {number:04d}")
 
 
 def served(number: int, version: str) -> str:
@@ -123,7 +130,7 @@ async def measure(quick: bool) -> Figure:
             failed = 0
             for number in range(rounds + 1):
                 for size, one in running.items():
-                    bodies = [body(f"adapter-{name:05d}") for name in range(min(size, 1_000))]
+                    bodies = [_asked(number, size) for number in range(BODIES)]
                     load = await wrk(f"{one.url}/v1/chat/completions", bodies, CONNECTIONS, seconds, folder)
                     failed += load.failed
                     # The first round only makes connections and entries.
