@@ -127,11 +127,11 @@ async def measure(quick: bool) -> Figure:
                 first = table(size, hosts, port)
                 running[size] = await stack.enter_async_context(envoy(first, folder / str(size), settings))
             rates: dict[int, list[float]] = {size: [] for size in sizes}
+            asked = {size: [_asked(number, size) for number in range(BODIES)] for size in sizes}
             failed = 0
             for number in range(rounds + 1):
                 for size, one in running.items():
-                    bodies = [_asked(number, size) for number in range(BODIES)]
-                    load = await wrk(f"{one.url}/v1/chat/completions", bodies, CONNECTIONS, seconds, folder)
+                    load = await wrk(f"{one.url}/v1/chat/completions", asked[size], CONNECTIONS, seconds, folder)
                     failed += load.failed
                     # The first round only makes connections and entries.
                     if number:

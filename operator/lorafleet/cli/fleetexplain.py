@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 
 from lorafleet.api.conditions import ConditionType
+from lorafleet.api.reasons import Reason
 from lorafleet.cli.explanation import Explanation, alone, explanation, stale, unchecked, words_of
 from lorafleet.cli.seen import Fleet, condition
 from lorafleet.cli.sentences import EDIT, EDIT_FLEET, FLEET, STATUS, Words
 
-_HEALTHY = "EnginesHealthy"
-_SEVERAL = "EnginesUnhealthy"
 _INSTEAD = {STATUS: FLEET.replace("{n}", " -w{n}"), EDIT: EDIT_FLEET}
 """The commands about a fleet in the place of those about an adapter."""
 
@@ -36,7 +35,7 @@ def _reasons(found: Fleet) -> tuple[str, ...]:
     """The reasons that say why it is as it is; of several ill engines those of each."""
     ready = condition(found, ConditionType.READY)
     told = [ready.reason] if ready else []
-    if told == [_SEVERAL]:
+    if told == [Reason.ENGINES_UNHEALTHY]:
         told += [one.reason for one in found.status.engines if one.reason and not one.ready]
     return tuple(dict.fromkeys((*told, *(one.reason for one in unchecked(found)))))
 
@@ -44,8 +43,8 @@ def _reasons(found: Fleet) -> tuple[str, ...]:
 def _where(found: Fleet) -> Iterator[str]:
     status = found.status
     adapters = _of(status.adapters, "adapter")
-    moving = f", of which {status.rolling_out} roll out now" if status.rolling_out > 1 else ""
-    moving = ", of which one rolls out now" if status.rolling_out == 1 else moving
+    rolling = "one rolls" if status.rolling_out == 1 else f"{status.rolling_out} roll"
+    moving = f", of which {rolling} out now" if status.rolling_out else ""
     engines = f"{status.ready_engines} of {_of(status.total_engines, 'engine')}"
     yield f"{engines} of {found.name} can be used for its {adapters}{moving}."
     behind = [one for one in status.engines if one.ready and (one.catching_up or one.missing)]
@@ -70,7 +69,7 @@ def _of(count: int, what: str) -> str:
 def _said(found: Fleet) -> tuple[str, ...]:
     """The operator's own messages; none where all is well."""
     ready = condition(found, ConditionType.READY)
-    texts = [ready.message] if ready and ready.reason != _HEALTHY else []
+    texts = [ready.message] if ready and ready.reason != Reason.ENGINES_HEALTHY else []
     known = "".join(texts)
     texts += [f"{one.name}: {one.message}" for one in found.status.engines if one.message and one.message not in known]
     return alone([*texts, *(one.message for one in unchecked(found))])
