@@ -1,5 +1,5 @@
-// A server in the place of vLLM that costs next to nothing: it reads a request and writes an answer made beforehand,
-// as a whole or, when the body asks for a stream, in chunks at a pace.
+// A server in the place of vLLM that costs next to nothing: it reads a request and writes an answer that is ready but for
+// its id and the name, as a whole or, when the body asks for a stream, in chunks at a pace.
 package main
 
 import (
@@ -12,6 +12,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,11 +30,28 @@ func model(body []byte) string {
 	return string(name)
 }
 
-func whole(name string) []byte {
-	text := `{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"` + name + `","choices":[{"index":0,` +
-		`"message":{"role":"assistant","content":"` + strings.Repeat("word ", 40) + `"},"finish_reason":"stop"}],` +
-		`"usage":{"prompt_tokens":20,"total_tokens":60,"completion_tokens":40}}`
-	return []byte(fmt.Sprintf("%sapplication/json\r\ncontent-length: %d\r\n\r\n%s", head, len(text), text))
+// An answer around its id and the name of its model.
+var (
+	begin  = []byte(`{"id":"chatcmpl-`)
+	middle = []byte(`","object":"chat.completion","created":1,"model":"`)
+	end    = []byte(`","choices":[{"index":0,"message":{"role":"assistant","content":"` + strings.Repeat("word ", 40) +
+		`"},"finish_reason":"stop"}],"usage":{"prompt_tokens":20,"total_tokens":60,"completion_tokens":40}}`)
+	answers atomic.Uint64
+)
+
+// No answer is like another, as with vLLM: who keeps texts would have less to do for those that come again. And nothing is
+// remembered of names, so that the first answer by a name costs what the others cost.
+func whole(out *bufio.Writer, name string) error {
+	id := strconv.FormatUint(1<<60+answers.Add(1), 16)
+	out.WriteString(head + "application/json\r\ncontent-length: ")
+	out.WriteString(strconv.Itoa(len(begin) + len(id) + len(middle) + len(name) + len(end)))
+	out.WriteString("\r\n\r\n")
+	out.Write(begin)
+	out.WriteString(id)
+	out.Write(middle)
+	out.WriteString(name)
+	out.Write(end)
+	return out.Flush()
 }
 
 func stream(out *bufio.Writer, name string) error {
@@ -54,7 +72,6 @@ func stream(out *bufio.Writer, name string) error {
 func serve(connection net.Conn) {
 	defer connection.Close()
 	in, out := bufio.NewReaderSize(connection, 16384), bufio.NewWriterSize(connection, 16384)
-	answers := map[string][]byte{}
 	var body []byte
 	for {
 		length := 0
@@ -85,11 +102,7 @@ func serve(connection net.Conn) {
 			}
 			continue
 		}
-		if answers[name] == nil {
-			answers[name] = whole(name)
-		}
-		out.Write(answers[name])
-		if out.Flush() != nil {
+		if whole(out, name) != nil {
 			return
 		}
 	}

@@ -51,13 +51,8 @@ local function models()
     for _, name in ipairs(adapters()) do
       cards[#cards + 1] = card(name, name, parent)
       if SETTINGS.list_pinned then
-        local versions = {}
-        for version in pairs(entry_of(name).pinned) do
-          versions[#versions + 1] = version
-        end
-        table.sort(versions)
-        for _, version in ipairs(versions) do
-          cards[#cards + 1] = card(name .. '@' .. version, name, parent)
+        for _, pinned in ipairs(pinned_names(name)) do
+          cards[#cards + 1] = card(pinned, name, parent)
         end
       end
     end

@@ -28,8 +28,8 @@ local function key_of(headers, user)
   return key ~= '' and key or nil
 end
 
--- The target for the name that a client gave, its entry, and whether the client named the version. Answers when there
--- is none, and does not return then.
+-- What engines call the version for the name that a client gave, whether the client named the version, and whether versions
+-- share the requests of its adapter. Answers when there is none, and does not return then.
 local function resolve(handle, headers, asked, user)
   local at = find(asked, '@', 1, true)
   local name = at and sub(asked, 1, at - 1) or asked
@@ -37,27 +37,21 @@ local function resolve(handle, headers, asked, user)
   if not entry then
     return unknown(handle, asked, near(name))
   end
+  local shared = type(entry) == 'table' and entry[3]
   if at then
-    local target = entry.pinned[sub(asked, at + 1)]
-    if not target then
-      local names = {}
-      for version in pairs(entry.pinned) do
-        names[#names + 1] = name .. '@' .. version
-      end
-      table.sort(names, function(one, other) return one > other end)
-      return unknown(handle, asked, { names[1], names[2], names[3] })
+    local served = pinned_at(asked, name)
+    if not served then
+      local names = pinned_names(name)
+      return unknown(handle, asked, { names[#names], names[#names - 1], names[#names - 2] })
     end
-    return target, entry, true
-  end
-  local target = entry.targets[1]
-  if entry.targets[2] then
-    target = choose(entry, key_of(headers, user))
-  end
-  if not target then
+    return served, true, shared
+  elseif type(entry) == 'string' then
+    return entry
+  elseif not entry[1] then
     return fail(handle, '503', 'server_error', 'model_not_ready',
       'No version of the model `' .. name .. '` is loaded yet. Try again soon.', 'model', LOADING)
   end
-  return target, entry, false
+  return choose(entry, key_of(headers, user)), false, shared
 end
 
 local function get(handle, path)
@@ -75,7 +69,7 @@ local function get(handle, path)
     local at = find(name, '@', 1, true)
     local adapter = at and sub(name, 1, at - 1) or name
     local entry = entry_of(adapter)
-    if entry and (at and entry.pinned[sub(name, at + 1)] or not at and #entry.targets > 0) then
+    if entry and (not at and #entry > 0 or at and pinned_at(name, adapter)) then
       return respond(handle, '200', card(name, adapter, base_list[1]))
     end
     return unknown(handle, name, near(adapter))
@@ -144,17 +138,17 @@ function envoy_on_request(handle)
   if base[asked] then
     return headers:replace('x-lorafleet-base', '1')
   end
-  local target, entry, pinned = resolve(handle, headers, asked, user)
-  headers:replace('x-lorafleet-served', target.served)
+  local served, pinned, shared = resolve(handle, headers, asked, user)
+  headers:replace('x-lorafleet-served', served)
   if pinned then
     headers:replace('x-lorafleet-pinned', '1')
   end
-  if SETTINGS.measure_all or entry.targets[2] then
+  if SETTINGS.measure_all or shared then
     headers:replace('x-lorafleet-measured', '1')
   end
-  local hosts = hosts_of(target)
+  local hosts = hosts_of(served)
   if hosts then
     handle:streamInfo():dynamicMetadata():set('lorafleet', 'hosts', draw(hosts))
   end
-  body:setBytes(replace(text, spans, target.served))
+  body:setBytes(replace(text, spans, served))
 end

@@ -85,14 +85,7 @@ local function naming(text, pinned)
     local served = sub(text, from, close - 1)
     local name = owner[served]
     if name then
-      if pinned then
-        for version, target in pairs(entry_of(name).pinned) do
-          if target.served == served then
-            name = name .. '@' .. version
-            break
-          end
-        end
-      end
+      name = pinned and pin_of[served] or name
       return MODEL .. served .. '"', MODEL .. name .. '"'
     end
     at = find(text, MODEL, close, true)
@@ -170,22 +163,22 @@ local function whole(handle, pinned)
     return
   end
   local text = body:getBytes(0, body:length())
-  local needle, name = naming(text, pinned)
   if SETTINGS.count_tokens then
     count(handle, tokens(text))
   end
+  local needle, name
+  if SETTINGS.restore_model then
+    needle, name = naming(text, pinned)
+  end
   if needle then
-    if SETTINGS.restore_model then
-      body:setBytes(substitute(text, needle, name))
-    end
-  else
-    local status = unloaded(text)
-    local headers = status and handle:headers()
-    if status and headers:get(':status') == status then
-      headers:replace(':status', '503')
-      headers:replace('retry-after', '1')
-      body:setBytes(NOT_LOADED)
-    end
+    return body:setBytes(substitute(text, needle, name))
+  end
+  local status = unloaded(text)
+  local headers = status and handle:headers()
+  if status and headers:get(':status') == status then
+    headers:replace(':status', '503')
+    headers:replace('retry-after', '1')
+    body:setBytes(NOT_LOADED)
   end
 end
 

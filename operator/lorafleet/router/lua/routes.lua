@@ -25,8 +25,13 @@ local function fraction(state)
 end
 
 -- An entry is made of its adapter's line on first use. Until then there is the table alone: a program lives as long as the
--- longest stream that began by it, and there may be many.
-local entries, base, owner = {}, {}, {}
+-- longest stream that began by it, and there may be many. Of an adapter with one target it is what engines call that, of
+-- others {served, weight, served, weight, ...}: few objects, because each is marked in every cycle of the collector and
+-- takes cache from the texts of requests.
+local entries, base = {}, {}
+-- By what engines call a version: its adapter; the name by which clients ask for just it, once one did; the numbers of the
+-- engines that lack it, if any do; those it is asked on, or false.
+local owner, pin_of, lacking, hosts = {}, {}, {}, {}
 local base_list, engines, adapter_list = {}, {}, nil
 for name in gmatch(TABLE:match('^=base([^\n]*)'), '[^\t]+') do
   base[name] = true
@@ -60,7 +65,7 @@ end
 
 -- The engines that a version is asked on, in order of preference; nil is any that the cluster likes.
 local function preferred(served, missing)
-  if missing == '' and SETTINGS.affinity == 0 or #engines == 0 then
+  if missing == '' and SETTINGS.affinity == 0 then
     return nil
   end
   local without, found = {}, {}
@@ -89,12 +94,22 @@ local function preferred(served, missing)
   return addresses
 end
 
--- The same of a target, found out when it is first asked.
-local function hosts_of(target)
-  if target.hosts == nil then
-    target.hosts = preferred(target.served, target.missing) or false
+-- The same, found out when a version is first asked; false is any. Only with lists are there addresses at all.
+local function hosts_of(served)
+  if #engines == 0 then
+    return false
   end
-  return target.hosts
+  local found = hosts[served]
+  if found == nil then
+    found = preferred(served, lacking[served] or '') or false
+    hosts[served] = found
+  end
+  return found
+end
+
+-- For each version of a line: served, weight, version or '', the engines that lack it.
+local function versions(text)
+  return gmatch(text, '\t([^|\t]+)|(%d*)|([^|\t]*)|([^\t]*)')
 end
 
 local function entry_of(name)
@@ -106,45 +121,84 @@ local function entry_of(name)
   if not text then
     return nil
   end
-  entry = { targets = {}, pinned = {}, total = 0 }
-  for served, weight, version, missing in gmatch(text, '\t([^|\t]+)|(%d*)|([^|\t]*)|([^\t]*)') do
-    local target = { served = served, weight = tonumber(weight) or 0, missing = missing }
-    owner[served] = name
-    if target.weight > 0 then
-      entry.targets[#entry.targets + 1] = target
-      entry.total = entry.total + target.weight
+  entry = {}
+  for served, weight, _, missing in versions(text) do
+    if SETTINGS.restore_model then
+      owner[served] = name
     end
-    if version ~= '' then
-      entry.pinned[version] = target
+    if missing ~= '' then
+      lacking[served] = missing
     end
+    if (tonumber(weight) or 0) > 0 then
+      entry[#entry + 1] = served
+      entry[#entry + 1] = tonumber(weight)
+    end
+  end
+  if #entry == 2 then
+    entry = entry[1]
+  elseif #entry == 4 then
+    -- Made as a whole it is half as large.
+    entry = { entry[1], entry[2], entry[3], entry[4] }
   end
   entries[name] = entry
   return entry
 end
 
+local pins = {}
+
+-- What engines call the version that a client named by `asked`; `name` is the part before the @, and known.
+local function pinned_at(asked, name)
+  local pinned = pins[asked]
+  if not pinned then
+    for served, _, version in versions(line(name)) do
+      if version ~= '' and name .. '@' .. version == asked then
+        pinned = served
+        -- Only of those that exist: clients can ask for anything.
+        pins[asked], pin_of[served] = served, asked
+      end
+    end
+  end
+  return pinned
+end
+
+-- The names by which clients ask for the versions of an adapter, in order.
+local function pinned_names(name)
+  local names = {}
+  for _, _, version in versions(line(name)) do
+    if version ~= '' then
+      names[#names + 1] = name .. '@' .. version
+    end
+  end
+  table.sort(names)
+  return names
+end
+
 -- Without a key by chance. With one by weighted rendezvous hashing: each target draws from the key a lot of its own and
 -- the weight scales it, so a rising weight only wins keys, and no two adapters or rollouts favour the same keys.
 local function choose(entry, key)
-  local targets = entry.targets
   if key then
     local state = absorb(absorb(0, key), '\n')
     local best, least = nil, huge
-    for _, target in ipairs(targets) do
-      local lot = -log(fraction(absorb(state, target.served))) / target.weight
+    for at = 1, #entry, 2 do
+      local lot = -log(fraction(absorb(state, entry[at]))) / entry[at + 1]
       if lot < least then
-        best, least = target, lot
+        best, least = entry[at], lot
       end
     end
     return best
   end
-  local at = random() * entry.total
-  for _, target in ipairs(targets) do
-    at = at - target.weight
-    if at < 0 then
-      return target
+  local total = 0
+  for at = 2, #entry, 2 do
+    total = total + entry[at]
+  end
+  local lot = random() * total
+  for at = 2, #entry, 2 do
+    lot = lot - entry[at]
+    if lot < 0 then
+      return entry[at - 1]
     end
   end
-  return targets[#targets]
+  return entry[#entry - 1]
 end
 
 -- As many engines of a list as will be tried, by chance. The list is shuffled as a side effect.
@@ -163,11 +217,15 @@ local function adapters()
     adapter_list = {}
     local from = FIRST
     while from <= #TABLE do
-      local name = sub(TABLE, from, find(TABLE, '[\t\n]', from) - 1)
-      if #entry_of(name).targets > 0 then
-        adapter_list[#adapter_list + 1] = name
+      local close = find(TABLE, '\n', from, true)
+      local text = sub(TABLE, from, close - 1)
+      for _, weight in versions(text) do
+        if (tonumber(weight) or 0) > 0 then
+          adapter_list[#adapter_list + 1] = text:match('^[^\t]+')
+          break
+        end
       end
-      from = find(TABLE, '\n', from, true) + 1
+      from = close + 1
     end
   end
   return adapter_list
