@@ -1,7 +1,7 @@
 """The Lua that routes: the code in ``lua/`` with the table and the settings that it needs put before it. Pure.
 
 The table is one string, because LuaJIT does not compile a table of more than about 65,000 constants. A line is an
-adapter, ``name<TAB>served|weight|version|missing<TAB>…``; ``missing`` are numbers of engines that lack the version.
+adapter, ``name<TAB>served|weight|version|missing<TAB>…<TAB>``; ``missing`` are numbers of engines that lack the version.
 ``=base`` and ``=engines`` are lines too; no adapter begins with an equals sign.
 """
 
@@ -31,7 +31,7 @@ PATHS = (
 )
 """What reaches engines (vLLM 0.32.0): a POST of one JSON object with a ``model``, answered without a state."""
 
-_FILES = ("scan.lua", "routes.lua", "reply.lua", "request.lua", "response.lua")
+_FILES = ("scan.lua", "routes.lua", "reply.lua", "request.lua", "response.lua", "collector.lua")
 
 
 def too_large(settings: Settings) -> str:
@@ -68,7 +68,7 @@ def script(table: RoutingTable, settings: Settings, key: Path | None = None, ver
         ]
     )
     # A chunk is named by its whole source, and functions keep the name of their chunk: they would keep the table twice.
-    program = f"{head}\n{_code()}\ncollectgarbage()"
+    program = f"{head}\n{_code()}"
     return f"return assert(loadstring({_literal(program)}, '=lorafleet'))({_literal(pack(table, settings))})"
 
 
@@ -105,7 +105,7 @@ def _line(route: Route, lacking: dict[str, list[int]]) -> str:
         missing = ".".join(map(str, lacking.get(served, ()))) if lacking else ""
         parts = (_checked(served), str(weights.get(served, 0)), _checked(versions.get(served, "")), missing)
         fields.append("|".join(parts))
-    return "\t".join(fields)
+    return "\t".join([*fields, ""])
 
 
 def _checked(name: str) -> str:

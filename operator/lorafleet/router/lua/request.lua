@@ -37,7 +37,7 @@ local function resolve(handle, headers, asked, user)
   if not entry then
     return unknown(handle, asked, near(name))
   end
-  local shared = type(entry) == 'table' and entry[3]
+  local shared = entry < 0
   if at then
     local served = pinned_at(asked, name)
     if not served then
@@ -45,13 +45,13 @@ local function resolve(handle, headers, asked, user)
       return unknown(handle, asked, { names[#names], names[#names - 1], names[#names - 2] })
     end
     return served, true, shared
-  elseif type(entry) == 'string' then
-    return entry
-  elseif not entry[1] then
+  elseif entry > 0 then
+    return served_at(entry)
+  elseif entry == 0 then
     return fail(handle, '503', 'server_error', 'model_not_ready',
       'No version of the model `' .. name .. '` is loaded yet. Try again soon.', 'model', LOADING)
   end
-  return choose(entry, key_of(headers, user)), false, shared
+  return choose(-entry, key_of(headers, user)), false, shared
 end
 
 local function get(handle, path)
@@ -69,7 +69,7 @@ local function get(handle, path)
     local at = find(name, '@', 1, true)
     local adapter = at and sub(name, 1, at - 1) or name
     local entry = entry_of(adapter)
-    if entry and (not at and #entry > 0 or at and pinned_at(name, adapter)) then
+    if entry and (not at and entry ~= 0 or at and pinned_at(name, adapter)) then
       return respond(handle, '200', card(name, adapter, base_list[1]))
     end
     return unknown(handle, name, near(adapter))

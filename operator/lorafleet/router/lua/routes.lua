@@ -24,10 +24,8 @@ local function fraction(state)
   return (state % 4294967296 + 0.5) / 4294967296
 end
 
--- An entry is made of its adapter's line on first use. Until then there is the table alone: a program lives as long as the
--- longest stream that began by it, and there may be many. Of an adapter with one target it is what engines call that, of
--- others {served, weight, served, weight, ...}: few objects, because each is marked in every cycle of the collector and
--- takes cache from the texts of requests.
+-- By name where its line is in the table, as `entry_of` says. Numbers, because the collector follows every object that is
+-- kept in each of its cycles: what names had been asked cost each request more than to read its line.
 local entries, base = {}, {}
 -- By what engines call a version: its adapter; the name by which clients ask for just it, once one did; the numbers of the
 -- engines that lack it, if any do; those it is asked on, or false.
@@ -42,25 +40,36 @@ for address in gmatch(TABLE:match('\n=engines([^\n]*)') or '', '[^\t]+') do
 end
 local FIRST = #TABLE:match('^=[^\n]*\n') + #(TABLE:match('\n(=[^\n]*\n)') or '') + 1
 
--- The line of an adapter, found by halves: they are in order.
-local function line(name)
+-- Where the targets of an adapter begin, found by halves: lines are in order.
+local function place(name)
   local low, high = FIRST, #TABLE
   while low < high do
     local from = math.floor((low + high) / 2)
     while from > low and byte(TABLE, from - 1) ~= 10 do
       from = from - 1
     end
-    local close = find(TABLE, '\n', from, true)
-    local text = sub(TABLE, from, find(TABLE, '[\t\n]', from) - 1)
+    local close = find(TABLE, '\t', from, true)
+    local text = sub(TABLE, from, close - 1)
     if text == name then
-      return sub(TABLE, from, close - 1)
+      return close + 1
     elseif text < name then
-      low = close + 1
+      low = find(TABLE, '\n', close, true) + 1
     else
       high = from
     end
   end
   return nil
+end
+
+-- For each target that begins at or after `at` in a line: how much later, served, weight, version or '', the engines that
+-- lack it.
+local function versions(at)
+  return gmatch(sub(TABLE, at, find(TABLE, '\n', at, true) - 1), '()([^|\t]+)|(%d+)|([^|\t]*)|([^\t]*)\t')
+end
+
+-- What the target at `at` is called by engines.
+local function served_at(at)
+  return sub(TABLE, at, find(TABLE, '|', at, true) - 1)
 end
 
 -- The engines that a version is asked on, in order of preference; nil is any that the cluster likes.
@@ -107,38 +116,28 @@ local function hosts_of(served)
   return found
 end
 
--- For each version of a line: served, weight, version or '', the engines that lack it.
-local function versions(text)
-  return gmatch(text, '\t([^|\t]+)|(%d*)|([^|\t]*)|([^\t]*)')
-end
-
+-- Where the one target is that takes all requests of an adapter; where its targets begin, negative, if several do; 0 if none
+-- does; nil for an unknown name.
 local function entry_of(name)
   local entry = entries[name]
   if entry then
     return entry
   end
-  local text = line(name)
-  if not text then
+  local at = place(name)
+  if not at then
     return nil
   end
-  entry = {}
-  for served, weight, _, missing in versions(text) do
+  entry = 0
+  for later, served, weight, _, missing in versions(at) do
     if SETTINGS.restore_model then
       owner[served] = name
     end
     if missing ~= '' then
       lacking[served] = missing
     end
-    if (tonumber(weight) or 0) > 0 then
-      entry[#entry + 1] = served
-      entry[#entry + 1] = tonumber(weight)
+    if weight ~= '0' then
+      entry = entry == 0 and at + later - 1 or -at
     end
-  end
-  if #entry == 2 then
-    entry = entry[1]
-  elseif #entry == 4 then
-    -- Made as a whole it is half as large.
-    entry = { entry[1], entry[2], entry[3], entry[4] }
   end
   entries[name] = entry
   return entry
@@ -150,7 +149,7 @@ local pins = {}
 local function pinned_at(asked, name)
   local pinned = pins[asked]
   if not pinned then
-    for served, _, version in versions(line(name)) do
+    for _, served, _, version in versions(place(name)) do
       if version ~= '' and name .. '@' .. version == asked then
         pinned = served
         -- Only of those that exist: clients can ask for anything.
@@ -164,7 +163,7 @@ end
 -- The names by which clients ask for the versions of an adapter, in order.
 local function pinned_names(name)
   local names = {}
-  for _, _, version in versions(line(name)) do
+  for _, _, _, version in versions(place(name)) do
     if version ~= '' then
       names[#names + 1] = name .. '@' .. version
     end
@@ -175,30 +174,34 @@ end
 
 -- Without a key by chance. With one by weighted rendezvous hashing: each target draws from the key a lot of its own and
 -- the weight scales it, so a rising weight only wins keys, and no two adapters or rollouts favour the same keys.
-local function choose(entry, key)
-  if key then
-    local state = absorb(absorb(0, key), '\n')
-    local best, least = nil, huge
-    for at = 1, #entry, 2 do
-      local lot = -log(fraction(absorb(state, entry[at]))) / entry[at + 1]
-      if lot < least then
-        best, least = entry[at], lot
+local function choose(at, key)
+  local state = key and absorb(absorb(0, key), '\n')
+  local chosen, least, total = nil, huge, 0
+  repeat
+    local bar = find(TABLE, '|', at, true)
+    local weight, digit = 0, bar + 1
+    local code = byte(TABLE, digit)
+    while code ~= 124 do
+      weight = weight * 10 + code - 48
+      digit = digit + 1
+      code = byte(TABLE, digit)
+    end
+    if weight > 0 then
+      if state then
+        local lot = -log(fraction(absorb(state, sub(TABLE, at, bar - 1)))) / weight
+        if lot < least then
+          chosen, least = at, lot
+        end
+      else
+        total = total + weight
+        if random() * total < weight then
+          chosen = at
+        end
       end
     end
-    return best
-  end
-  local total = 0
-  for at = 2, #entry, 2 do
-    total = total + entry[at]
-  end
-  local lot = random() * total
-  for at = 2, #entry, 2 do
-    lot = lot - entry[at]
-    if lot < 0 then
-      return entry[at - 1]
-    end
-  end
-  return entry[#entry - 1]
+    at = find(TABLE, '\t', digit, true) + 1
+  until byte(TABLE, at) == 10
+  return served_at(chosen)
 end
 
 -- As many engines of a list as will be tried, by chance. The list is shuffled as a side effect.
@@ -217,15 +220,14 @@ local function adapters()
     adapter_list = {}
     local from = FIRST
     while from <= #TABLE do
-      local close = find(TABLE, '\n', from, true)
-      local text = sub(TABLE, from, close - 1)
-      for _, weight in versions(text) do
-        if (tonumber(weight) or 0) > 0 then
-          adapter_list[#adapter_list + 1] = text:match('^[^\t]+')
+      local close = find(TABLE, '\t', from, true)
+      for _, _, weight in versions(close + 1) do
+        if weight ~= '0' then
+          adapter_list[#adapter_list + 1] = sub(TABLE, from, close - 1)
           break
         end
       end
-      from = close + 1
+      from = find(TABLE, '\n', close, true) + 1
     end
   end
   return adapter_list
