@@ -118,7 +118,7 @@ async def _changes(
 async def measure(quick: bool) -> Figure:
     """Runs it."""
     sizes = (10, 100) if quick else (10, 1_000, 10_000)
-    rounds, seconds, repeats = (1, 1, 1) if quick else (9, 3, 4)
+    rounds, seconds, repeats = (1, 1, 1) if quick else (15, 2, 4)
     hosts, port = [address(number) for number in range(ENGINES)], free_port()
     with tempfile.TemporaryDirectory(prefix="lorafleet-bench-") as made:
         folder = Path(made)
