@@ -1,7 +1,7 @@
 """The Lua that routes: the code in ``lua/`` with the table and the settings that it needs put before it. Pure.
 
 The table is one string, because LuaJIT does not compile a table of more than about 65,000 constants. A line is an
-adapter, ``name<TAB>served|weight|version|missing<TAB>…<TAB>``; ``missing`` are numbers of engines that lack the version.
+adapter, ``name<TAB>served|weight|version|missing<TAB>…<TAB>``; ``missing`` are numbers of engines that lack it.
 ``=base`` and ``=engines`` are lines too; no adapter begins with an equals sign.
 """
 
