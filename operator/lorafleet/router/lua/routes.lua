@@ -179,13 +179,8 @@ local function choose(at, key)
   local chosen, least, total = nil, huge, 0
   repeat
     local bar = find(TABLE, '|', at, true)
-    local weight, digit = 0, bar + 1
-    local code = byte(TABLE, digit)
-    while code ~= 124 do
-      weight = weight * 10 + code - 48
-      digit = digit + 1
-      code = byte(TABLE, digit)
-    end
+    local close = find(TABLE, '|', bar + 1, true)
+    local weight = tonumber(sub(TABLE, bar + 1, close - 1))
     if weight > 0 then
       if state then
         local lot = -log(fraction(absorb(state, sub(TABLE, at, bar - 1)))) / weight
@@ -199,7 +194,7 @@ local function choose(at, key)
         end
       end
     end
-    at = find(TABLE, '\t', digit, true) + 1
+    at = find(TABLE, '\t', close, true) + 1
   until byte(TABLE, at) == 10
   return served_at(chosen)
 end

@@ -149,9 +149,6 @@ end
 
 -- `text` with every span replaced by `name`.
 local function replace(text, spans, name)
-  if not spans[3] then
-    return sub(text, 1, spans[1] - 1) .. name .. sub(text, spans[2] + 1)
-  end
   local parts, from = {}, 1
   for at = 1, #spans, 2 do
     parts[#parts + 1] = sub(text, from, spans[at] - 1)
